@@ -1,0 +1,1 @@
+//! Receive, scrape, decode, normalise, join.

@@ -1,0 +1,2 @@
+//! Nothing to compile yet.
+fn main() {}

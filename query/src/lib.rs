@@ -1,0 +1,1 @@
+//! Topology, latency, traces, SQL and the HTTP API over the store.

@@ -1,0 +1,1 @@
+//! Durability and columns: the write-ahead log, hot tables, Parquet segments, recovery.

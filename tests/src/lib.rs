@@ -1,0 +1,1 @@
+//! The product as a black box: harness and real components.
