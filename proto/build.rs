@@ -1,2 +1,8 @@
-//! Nothing to compile yet.
-fn main() {}
+//! Compiles our own messages without an installed protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/windrose.proto");
+    let descriptors = protox::compile(["proto/windrose.proto"], ["proto"])?;
+    prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
+    Ok(())
+}
