@@ -1,1 +1,3 @@
 //! Receive, scrape, decode, normalise, join.
+
+pub mod normalise;
