@@ -32,6 +32,8 @@ pub struct EdgeKey {
     pub protocol: Protocol,
     /// `None` for rows made from counters, which know no route.
     pub entry: Option<Entry>,
+    /// [`Hop::origin`]: on whose behalf an egress gateway called.
+    pub origin: Option<Arc<Node>>,
 }
 
 /// How a class of failures is told apart.
@@ -255,6 +257,7 @@ impl EdgeKey {
             direction: hop.direction,
             protocol: hop.protocol,
             entry: Some(hop.entry.clone()),
+            origin: hop.origin.clone(),
         }
     }
 }

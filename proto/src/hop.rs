@@ -113,6 +113,10 @@ pub struct Hop {
     pub server_span: Option<SpanId>,
     pub source: Arc<Node>,
     pub destination: Arc<Node>,
+    /// Hops that leave an egress gateway: the workload on whose behalf it called, that is the
+    /// nearest node above it that is not an egress gateway. `None` for all other hops, and when
+    /// that node is not known.
+    pub origin: Option<Arc<Node>>,
     /// Address or `ip:port` of the chosen endpoint.
     pub endpoint: Option<Text>,
     /// The waypoint between the two.
