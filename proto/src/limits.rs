@@ -10,8 +10,18 @@ pub const DECOMPRESSED_MAX_BYTES: usize = 64 << 20;
 /// Most spans in one request; a 64 MiB body of minimal spans would hold about 2 million.
 pub const SPANS_PER_REQUEST_MAX: usize = 1_000_000;
 
+/// Memory the decoded spans of one request may take beside the body they share: an Envoy span of
+/// 1.1 KiB takes 2.5 KiB decoded, so a full body of real spans fits with room to spare.
+pub const DECODED_MAX_BYTES: usize = 256 << 20;
+
 /// Most attributes kept of one span; the rest is counted as dropped. The SDK default is 128.
 pub const ATTRIBUTES_PER_SPAN_MAX: usize = 1024;
+
+/// Most events kept of one span; the rest is counted as dropped. The SDK default is 128.
+pub const EVENTS_PER_SPAN_MAX: usize = 1024;
+
+/// Most links kept of one span; the rest is counted as dropped. The SDK default is 128.
+pub const LINKS_PER_SPAN_MAX: usize = 1024;
 
 /// Longest attribute value kept; longer ones are cut at a character boundary.
 pub const ATTRIBUTE_VALUE_MAX_BYTES: usize = 64 << 10;
@@ -32,4 +42,5 @@ pub const PARENT_DEPTH_MAX: usize = 4_096;
 pub const FUTURE_MAX_SECS: u64 = 24 * 3600;
 
 const _: () = assert!(BODY_MAX_BYTES <= DECOMPRESSED_MAX_BYTES, "an uncompressed body must be acceptable");
+const _: () = assert!(DECOMPRESSED_MAX_BYTES < DECODED_MAX_BYTES, "real spans must fit when decoded");
 const _: () = assert!(ATTRIBUTE_VALUE_MAX_BYTES < BODY_MAX_BYTES, "a value must fit into a body");
