@@ -1,0 +1,101 @@
+//! Bodies in, spans out. Everything here is pure: no clock, no disk, no channel.
+//!
+//! | file | what |
+//! |---|---|
+//! | `compression.rs` | content codings, with a hard cap on what they inflate to |
+//! | `wire.rs` | bounded walk over protobuf fields |
+//! | `otlp_protobuf.rs` | OTLP `ExportTraceServiceRequest`, zero-copy |
+//! | `sink.rs` | what every decoder feeds: checks of a finished span, limits, rejections |
+//! | `text.rs` | bytes of a body as text: lossy where not UTF-8, cut where too long |
+//!
+//! Invariants: no input panics; memory is at most the body plus [`windrose_proto::limits::DECODED_MAX_BYTES`]; a
+//! span is either in [`Decoded::spans`] or counted in [`Decoded::rejected`]; the result depends on
+//! the bytes and the [`Origin`] only, so that a replay from the log decodes the same.
+
+use bytes::Bytes;
+use windrose_proto::model::IngestProtocol;
+use windrose_proto::reject::RejectReason;
+use windrose_proto::span::Span;
+use windrose_proto::time::UnixNanos;
+
+mod compression;
+mod otlp_protobuf;
+mod rejections;
+mod sink;
+mod text;
+mod wire;
+
+pub use compression::{ContentEncoding, decompress};
+pub use otlp_protobuf::decode_otlp_protobuf;
+pub use rejections::Rejections;
+
+/// What a body holds once it is decompressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BodyFormat {
+    OtlpProtobuf,
+}
+
+impl BodyFormat {
+    /// Every format, in the order of [`Self::code`].
+    pub const ALL: [Self; 1] = [Self::OtlpProtobuf];
+
+    /// A stable number for logs on disk.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Back from [`Self::code`].
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+}
+
+/// How and when a body came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub ingest: IngestProtocol,
+    /// When it arrived: spans that end too long after it are refused.
+    pub arrived: UnixNanos,
+}
+
+/// The spans of one body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoded {
+    pub spans: Vec<Span>,
+    pub rejected: Rejections,
+    /// Bytes of memory the spans occupy beside the body they share, for admission.
+    pub memory_bytes: usize,
+}
+
+/// Why a whole body was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DecodeError {
+    pub reason: RejectReason,
+    /// What is wrong and where, for the sender.
+    pub message: String,
+}
+
+impl DecodeError {
+    fn bad_body(message: impl Into<String>) -> Self {
+        Self { reason: RejectReason::BadBody, message: message.into() }
+    }
+}
+
+/// Decodes a body as it came over the wire. Receivers and the replay of the log both come here.
+///
+/// # Errors
+/// When the body as a whole cannot be read; nothing of it is taken then.
+pub fn decode(
+    format: BodyFormat,
+    encoding: ContentEncoding,
+    body: &Bytes,
+    origin: Origin,
+) -> Result<Decoded, DecodeError> {
+    let content = decompress(encoding, body)?;
+    match format {
+        BodyFormat::OtlpProtobuf => decode_otlp_protobuf(&content, origin),
+    }
+}
