@@ -1,0 +1,190 @@
+//! Sends a capture's messages to a server, moved in time, and disturbed the ways networks disturb: shuffled, doubled, late.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
+use windrose_proto::time::{Clock as _, SystemClock};
+
+use crate::capture::{Capture, Message};
+use crate::client::Http;
+use crate::server::Ports;
+
+/// Messages in flight at a time: a mesh of real proxies sends from many connections at once.
+const IN_FLIGHT: usize = 16;
+
+/// What to send, in order.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    messages: Vec<Message>,
+}
+
+/// The nanoseconds by which a capture must move for its last message to have arrived just now.
+#[must_use]
+pub fn shift_to_now(capture: &Capture) -> i64 {
+    let now = i64::try_from(SystemClock.now().0).expect("a time before 2262");
+    now - i64::try_from(capture.last_arrival_nanos).expect("a time before 2262")
+}
+
+impl Plan {
+    /// All messages in the recorded order, their spans moved by `shift` nanoseconds.
+    #[must_use]
+    pub fn new(capture: &Capture, shift: i64) -> Self {
+        Self { messages: capture.messages.iter().map(|message| shifted(message, shift)).collect() }
+    }
+
+    /// In random order.
+    #[must_use]
+    pub fn shuffled(mut self, seed: u64) -> Self {
+        self.messages.shuffle(&mut StdRng::seed_from_u64(seed));
+        self
+    }
+
+    /// A share of the messages a second time, some messages later.
+    #[must_use]
+    pub fn doubled(mut self, seed: u64, share: f64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let again: Vec<Message> = self.messages.iter().filter(|_| random.random_bool(share)).cloned().collect();
+        for message in again {
+            let at = random.random_range(0..=self.messages.len());
+            self.messages.insert(at, message);
+        }
+        self
+    }
+
+    /// Splits off a share of the messages, to be sent after the rest was settled.
+    #[must_use]
+    pub fn split_late(self, seed: u64, share: f64) -> (Self, Self) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (late, punctual) = self.messages.into_iter().partition(|_| random.random_bool(share));
+        (Self { messages: punctual }, Self { messages: late })
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// How many spans there are, each as often as it is sent.
+    #[must_use]
+    pub fn spans(&self) -> usize {
+        self.messages.iter().map(spans_of).sum()
+    }
+
+    /// Sends everything and waits for every acknowledgement.
+    ///
+    /// # Panics
+    /// When a message is refused, in whole or in part.
+    pub async fn send(self, ports: &Ports) {
+        let otlp = connect(ports.otlp_grpc);
+        let zipkin = Http::new(ports.zipkin);
+        let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+        let mut tasks = JoinSet::new();
+        for message in self.messages {
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore stays open");
+            let (otlp, zipkin) = (otlp.clone(), zipkin.clone());
+            tasks.spawn(async move {
+                let sent = send(message, otlp, &zipkin).await;
+                drop(slot);
+                sent
+            });
+        }
+        while let Some(sent) = tasks.join_next().await {
+            sent.expect("a sender does not panic").unwrap_or_else(|error| panic!("a message was refused: {error}"));
+        }
+    }
+}
+
+/// A client of the OTLP/gRPC port; connects when first used.
+///
+/// # Panics
+/// When the address makes no URL.
+#[must_use]
+pub fn connect(address: SocketAddr) -> TraceServiceClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL");
+    TraceServiceClient::new(endpoint.connect_lazy())
+}
+
+/// Exports over gRPC.
+///
+/// # Errors
+/// What the server said when it refused the request, or spans of it.
+pub async fn export(
+    mut client: TraceServiceClient<Channel>,
+    request: impl tonic::IntoRequest<ExportTraceServiceRequest>,
+) -> Result<(), String> {
+    let response = client.export(request).await.map_err(|status| status.to_string())?;
+    match response.into_inner().partial_success {
+        Some(partial) if partial.rejected_spans != 0 => {
+            Err(format!("{} rejected: {}", partial.rejected_spans, partial.error_message))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn send(message: Message, otlp: TraceServiceClient<Channel>, zipkin: &Http) -> Result<(), String> {
+    match message {
+        Message::Otlp(request) => export(otlp, request).await,
+        Message::Zipkin(spans) => {
+            let body = Bytes::from(Value::Array(spans).to_string());
+            let answer = zipkin.try_post("/api/v2/spans", &[("content-type", "application/json")], body).await?;
+            if answer.status == 202 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.text())) }
+        }
+    }
+}
+
+fn spans_of(message: &Message) -> usize {
+    match message {
+        Message::Otlp(request) => {
+            let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+            scopes.map(|scope| scope.spans.len()).sum()
+        }
+        Message::Zipkin(spans) => spans.len(),
+    }
+}
+
+fn shifted(message: &Message, shift: i64) -> Message {
+    let mut message = message.clone();
+    match &mut message {
+        Message::Otlp(request) => {
+            let scopes = request.resource_spans.iter_mut().flat_map(|resource| &mut resource.scope_spans);
+            for span in scopes.flat_map(|scope| &mut scope.spans) {
+                span.start_time_unix_nano = span.start_time_unix_nano.saturating_add_signed(shift);
+                span.end_time_unix_nano = span.end_time_unix_nano.saturating_add_signed(shift);
+                for event in &mut span.events {
+                    event.time_unix_nano = event.time_unix_nano.saturating_add_signed(shift);
+                }
+            }
+        }
+        Message::Zipkin(spans) => {
+            for span in spans {
+                shift_micros(&mut span["timestamp"], shift / 1000);
+                for annotation in span["annotations"].as_array_mut().into_iter().flatten() {
+                    shift_micros(&mut annotation["timestamp"], shift / 1000);
+                }
+            }
+        }
+    }
+    message
+}
+
+fn shift_micros(value: &mut Value, shift: i64) {
+    if let Some(micros) = value.as_u64() {
+        *value = micros.saturating_add_signed(shift).into();
+    }
+}

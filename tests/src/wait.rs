@@ -1,0 +1,48 @@
+//! Waiting for a condition, with a deadline. The only place of the tests that lets time pass.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at: often enough that a test loses no time, seldom enough that looking costs nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Looks at a condition until it holds and returns what it yields.
+///
+/// # Panics
+/// When it does not hold before the deadline, with the last reason it gave.
+#[track_caller]
+pub fn until<T, E, F, Fut>(what: &str, deadline: Duration, condition: F) -> impl Future<Output = T>
+where
+    E: Display,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    let caller = std::panic::Location::caller();
+    let what = what.to_owned();
+    async move {
+        match until_or(deadline, condition).await {
+            Ok(value) => value,
+            Err(reason) => panic!("{caller}: waited {} s for: {what}\n{reason}", deadline.as_secs_f32()),
+        }
+    }
+}
+
+/// Looks at a condition until it holds.
+///
+/// # Errors
+/// The last reason the condition gave, when the deadline passed.
+pub async fn until_or<T, E, F, Fut>(deadline: Duration, mut condition: F) -> Result<T, E>
+where
+    E: Display,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    let started = Instant::now();
+    loop {
+        match condition().await {
+            Ok(value) => return Ok(value),
+            Err(reason) if started.elapsed() >= deadline => return Err(reason),
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
