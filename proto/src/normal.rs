@@ -151,6 +151,8 @@ pub struct NormalSpan {
     pub inferred_service: Option<Text>,
     /// Envoy's `downstream_cluster`: the calling service, when the caller announces itself.
     pub downstream_cluster: Option<Text>,
+    /// Whether the proxy made the answer itself, when it says so (`response_code_details`).
+    pub local_reply: Option<bool>,
 }
 
 impl NormalSpan {
