@@ -1,1 +1,12 @@
 //! The process: command line, configuration, wiring, ports, shutdown.
+//!
+//! No domain logic lives here: what a span, a hop or a topology is, is decided in the other crates.
+//! Only this crate reads the environment and prints.
+
+pub mod cli;
+pub mod client;
+mod commands;
+pub mod config;
+pub mod output;
+pub mod table;
+pub mod views;
