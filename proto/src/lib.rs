@@ -13,6 +13,7 @@ pub mod id;
 pub mod limits;
 pub mod model;
 pub mod normal;
+pub mod otlp;
 pub mod reject;
 pub mod sketch;
 pub mod span;
