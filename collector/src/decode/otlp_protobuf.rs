@@ -195,7 +195,7 @@ impl<'a> Walker<'a> {
                 6 => draft.kind = SpanKindOrDefault(SpanKind::from_otlp(field.int32()?)),
                 7 => draft.start = UnixNanos(field.fixed64()?),
                 8 => draft.end = UnixNanos(field.fixed64()?),
-                9 => draft.attributes.push(self.key_value(field.bytes()?)?),
+                9 => draft.push(self.key_value(field.bytes()?)?),
                 10 => draft.dropped_attributes_count = field.uint32()?,
                 11 => draft.events.push(self.event(field.bytes()?)?),
                 12 => draft.dropped_events_count = field.uint32()?,

@@ -9,6 +9,7 @@ use windrose_proto::attributes::{Attributes, KeyValue, Value};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::limits;
 use windrose_proto::model::SpanKind;
+use windrose_proto::otlp::SHARED_ATTRIBUTE;
 use windrose_proto::reject::RejectReason;
 use windrose_proto::span::{Event, Link, Resource, Scope, Span, StatusCode};
 use windrose_proto::time::UnixNanos;
@@ -154,10 +155,24 @@ impl Default for SpanKindOrDefault {
 }
 
 impl Draft {
+    /// Appends an attribute; takes back what Windrose itself had to write as one.
+    #[inline]
+    pub(super) fn push(&mut self, attribute: KeyValue) {
+        if attribute.key.len() == SHARED_ATTRIBUTE.len() && is_shared_mark(&attribute) {
+            self.shared = true;
+        } else {
+            self.attributes.push(attribute);
+        }
+    }
+
     /// Appends an attribute with a constant key.
     pub(super) fn push_static(&mut self, key: &'static str, value: Value) {
         self.attributes.push(KeyValue { key: Text::from_static(key), value });
     }
+}
+
+fn is_shared_mark(attribute: &KeyValue) -> bool {
+    &*attribute.key == SHARED_ATTRIBUTE && attribute.value == Value::Bool(true)
 }
 
 /// Collects the spans of one body.

@@ -306,6 +306,28 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn written_spans_read_back_equal(request in request(), shared in any::<bool>()) {
+        let mut spans = decode(&request.encode_to_vec()).unwrap().spans;
+        spans.iter_mut().for_each(|span| span.shared = shared);
+        let written = windrose_proto::otlp::to_protobuf(&spans);
+        let again = decode(&written).unwrap();
+        prop_assert!(again.rejected.is_empty());
+        prop_assert_eq!(sorted(&again.spans), sorted(&spans));
+        // The oracle reads the same from it.
+        let read_by_prost = ExportTraceServiceRequest::decode(&written[..]).expect("valid protobuf");
+        prop_assert_eq!(read_by_prost.encode_to_vec().len(), written.len());
+    }
+}
+
+/// Grouping by resource may change the order.
+fn sorted(spans: &[Span]) -> Vec<String> {
+    let mut spans: Vec<String> = spans.iter().map(|span| format!("{span:?}")).collect();
+    spans.sort();
+    spans
+}
+
 // Tables.
 
 fn good_span() -> ProstSpan {
