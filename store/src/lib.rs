@@ -1,3 +1,8 @@
 //! Durability and columns: the write-ahead log, hot tables, Parquet segments, recovery.
 
+pub mod hot;
+pub mod ledger;
 pub mod row;
+pub mod sealed;
+pub mod snapshot;
+pub mod store;
