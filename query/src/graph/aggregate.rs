@@ -1,0 +1,213 @@
+//! Rollup rows → graph.
+
+use std::collections::BTreeMap;
+
+use windrose_proto::Text;
+use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, SpanStats};
+use windrose_proto::hop::{Entry, EntryRoute, Gap, Node};
+use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
+
+use super::names::{Names, NodeId, Scope};
+
+/// Where a number of calls comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeSource {
+    /// Unsampled counters of the proxies.
+    Counter,
+    /// Joined spans.
+    Spans,
+}
+
+/// How many calls, and according to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub calls: i64,
+    pub source: VolumeSource,
+}
+
+/// One node with what was learned about it.
+#[derive(Clone, Debug)]
+pub struct NodeTotals {
+    pub role: NodeRole,
+    pub proxy_kind: ProxyKind,
+    pub versions: BTreeMap<Text, i64>,
+    pub workloads: BTreeMap<Text, i64>,
+}
+
+/// One route's part of an edge.
+#[derive(Clone, Debug, Default)]
+pub struct RouteTotals {
+    pub spans: SpanStats,
+}
+
+/// One edge: all its rows merged.
+#[derive(Clone, Debug, Default)]
+pub struct EdgeTotals {
+    pub stats: EdgeStats,
+    pub directions: BTreeMap<Direction, i64>,
+    pub protocols: BTreeMap<Protocol, i64>,
+    /// Calls by version of the destination, by spans.
+    pub versions: BTreeMap<Text, i64>,
+    pub routes: BTreeMap<EntryRoute, RouteTotals>,
+    /// Calls whose entry is unknown, by reason.
+    pub gaps: BTreeMap<Gap, i64>,
+}
+
+/// Nodes and edges of one scope.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    pub nodes: BTreeMap<NodeId, NodeTotals>,
+    pub edges: BTreeMap<(NodeId, NodeId), EdgeTotals>,
+    /// Requests by public route, counted where they entered.
+    pub requests: BTreeMap<EntryRoute, i64>,
+}
+
+impl Graph {
+    /// Merges rollup rows. Legs between a proxy and its own application are not edges.
+    #[must_use]
+    pub fn build(rows: &[EdgeRow], scope: Scope) -> Self {
+        let names = Names::of_rows(rows);
+        let mut graph = Self::default();
+        for row in rows.iter().filter(|row| row.key.direction != Direction::Local) {
+            let source = names.resolve(&row.key.source, scope);
+            let destination = names.resolve(&row.key.destination, scope);
+            graph.note_node(&source, &row.key.source, 0);
+            graph.note_node(&destination, &row.key.destination, row.stats.spans.calls);
+            graph.note_request(row);
+            graph.edges.entry((source, destination)).or_default().add(row);
+        }
+        graph
+    }
+
+    /// Makes sure that a node is there, with or without traffic.
+    pub fn add_node(&mut self, id: NodeId, role: NodeRole, proxy_kind: ProxyKind) -> &mut NodeTotals {
+        let fresh = || NodeTotals { role, proxy_kind, versions: BTreeMap::new(), workloads: BTreeMap::new() };
+        self.nodes.entry(id).or_insert_with(fresh)
+    }
+
+    fn note_node(&mut self, id: &NodeId, node: &Node, calls: i64) {
+        let totals = self.add_node(id.clone(), node.role, node.proxy_kind);
+        if role_rank(node.role) < role_rank(totals.role) {
+            totals.role = node.role;
+        }
+        if totals.proxy_kind == ProxyKind::None {
+            totals.proxy_kind = node.proxy_kind;
+        }
+        for (counts, part) in [(&mut totals.versions, &node.version), (&mut totals.workloads, &node.workload)] {
+            if let Some(part) = part {
+                *counts.entry(part.clone()).or_default() += calls;
+            }
+        }
+    }
+
+    fn note_request(&mut self, row: &EdgeRow) {
+        if let (true, Some(Entry::Route(route))) = (is_entry_edge(&row.key), &row.key.entry) {
+            *self.requests.entry(EntryRoute::clone(route)).or_default() += row.stats.spans.calls;
+        }
+    }
+}
+
+/// Whether requests enter by this edge: it arrives at a gateway from anything but a gateway.
+pub(crate) fn is_entry_edge(key: &EdgeKey) -> bool {
+    key.destination.role == NodeRole::Gateway && key.source.role != NodeRole::Gateway
+}
+
+/// Which role describes a node best when its rows disagree: what a proxy says of itself beats what
+/// its callers can see. Lower wins.
+const fn role_rank(role: NodeRole) -> u8 {
+    match role {
+        NodeRole::Gateway => 0,
+        NodeRole::Egress => 1,
+        NodeRole::Eastwest => 2,
+        NodeRole::Waypoint => 3,
+        NodeRole::NodeProxy => 4,
+        NodeRole::Sidecar => 5,
+        NodeRole::App => 6,
+        NodeRole::External => 7,
+        NodeRole::Unknown => 8,
+    }
+}
+
+impl EdgeTotals {
+    fn add(&mut self, row: &EdgeRow) {
+        let (key, stats) = (&row.key, &row.stats);
+        self.stats.merge(stats);
+        // Attempts weigh more than counters: what spans say about direction and protocol is
+        // observed, what a counter's key says is inferred from names.
+        let weight = stats.spans.attempts.saturating_mul(1_000) + stats.client_counters.calls.min(1);
+        *self.directions.entry(key.direction).or_default() += weight;
+        if key.protocol != Protocol::Unknown {
+            *self.protocols.entry(key.protocol).or_default() += weight;
+        }
+        if let Some(version) = &key.destination.version {
+            *self.versions.entry(version.clone()).or_default() += stats.spans.calls;
+        }
+        match &key.entry {
+            Some(Entry::Route(route)) => {
+                self.routes.entry(EntryRoute::clone(route)).or_default().spans.merge(&stats.spans);
+            }
+            Some(Entry::Unknown(gap)) => *self.gaps.entry(*gap).or_default() += stats.spans.calls,
+            None => {}
+        }
+    }
+
+    /// The direction most of the edge's traffic was seen in.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        heaviest(&self.directions).unwrap_or(Direction::Unknown)
+    }
+
+    /// The protocol most of the edge's traffic was seen with.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        heaviest(&self.protocols).unwrap_or(Protocol::Unknown)
+    }
+
+    /// Counters of the caller's proxy, or of the callee's when the caller is not scraped. Never the
+    /// sum: both describe the same traffic.
+    #[must_use]
+    pub fn counters(&self) -> Option<&CounterStats> {
+        [&self.stats.client_counters, &self.stats.server_counters].into_iter().find(|side| !side.is_absent())
+    }
+
+    /// Number of calls: from counters where there are any, because spans are sampled. Counters that
+    /// saw less than the spans began later than the window, so they do not count all of it.
+    #[must_use]
+    pub fn volume(&self) -> Volume {
+        let spans = self.stats.spans.calls;
+        match self.counters() {
+            Some(counters) if counters.calls >= spans => {
+                Volume { calls: counters.calls, source: VolumeSource::Counter }
+            }
+            _ => Volume { calls: spans, source: VolumeSource::Spans },
+        }
+    }
+
+    /// Share of calls that failed, and according to whom. Spans know gRPC errors and connection
+    /// failures that counters do not show, so counters are asked only when spans are few.
+    #[must_use]
+    pub fn error_ratio(&self) -> Option<(f64, VolumeSource)> {
+        /// Below this many joined calls a ratio of spans says little.
+        const SPANS_ENOUGH: i64 = 30;
+        let spans = &self.stats.spans;
+        let by_spans = (spans.calls > 0).then(|| (ratio(spans.errors, spans.calls), VolumeSource::Spans));
+        let by_counters = self
+            .counters()
+            .filter(|counters| counters.calls > 0)
+            .map(|counters| (ratio(counters.errors, counters.calls), VolumeSource::Counter));
+        match (by_spans, by_counters) {
+            (Some(spans_ratio), _) if spans.calls >= SPANS_ENOUGH => Some(spans_ratio),
+            (by_spans, by_counters) => by_counters.or(by_spans),
+        }
+    }
+}
+
+/// `part / whole`; the caller makes sure that `whole` is positive.
+pub(crate) fn ratio(part: i64, whole: i64) -> f64 {
+    part as f64 / whole as f64
+}
+
+fn heaviest<K: Copy + Ord>(weights: &BTreeMap<K, i64>) -> Option<K> {
+    weights.iter().max_by_key(|(key, weight)| (**weight, std::cmp::Reverse(**key))).map(|(key, _)| *key)
+}

@@ -1,0 +1,20 @@
+//! The graph: rollup rows merged into nodes and edges of one scope. Everything the API says about
+//! topology, latency, routes and egress is read from here; cost depends on edges × windows, never
+//! on traffic.
+//!
+//! | file | what |
+//! |---|---|
+//! | `names.rs` | which rollup nodes are the same node (aliases, missing namespaces and clusters) |
+//! | `aggregate.rs` | rows → [`Graph`] |
+//! | `select.rs` | focus, namespace, direction and route filters |
+
+mod aggregate;
+mod names;
+mod select;
+#[cfg(test)]
+mod tests;
+
+pub use aggregate::{EdgeTotals, Graph, NodeTotals, RouteTotals, Volume, VolumeSource};
+pub(crate) use aggregate::{is_entry_edge, ratio};
+pub use names::{NodeId, Resolver, Scope};
+pub use select::{FocusDirection, Selection};

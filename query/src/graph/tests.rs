@@ -1,0 +1,140 @@
+use std::sync::Arc;
+
+use windrose_proto::Text;
+use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, SEALED_WINDOW_NANOS, SpanStats};
+use windrose_proto::hop::{Entry, EntryRoute, Node};
+use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
+use windrose_proto::time::UnixNanos;
+
+use super::{FocusDirection, Graph, Scope, Selection, VolumeSource};
+
+fn node(name: &str, role: NodeRole) -> Node {
+    let (namespace, service) =
+        name.split_once('/').map_or((None, name), |(ns, service)| (Some(Text::from(ns)), service));
+    let (service, version) = service.split_once('@').map_or((service, None), |(s, v)| (s, Some(Text::from(v))));
+    Node {
+        cluster: None,
+        namespace,
+        service: Text::from(service),
+        workload: None,
+        version,
+        role,
+        proxy_kind: ProxyKind::None,
+    }
+}
+
+fn row(source: Node, destination: Node, direction: Direction, route: Option<&str>, calls: i64) -> EdgeRow {
+    let entry = route.map(|route| Entry::Route(Arc::new(EntryRoute { route: Text::from(route), host: None })));
+    let key = EdgeKey {
+        source: Arc::new(source),
+        destination: Arc::new(destination),
+        direction,
+        protocol: Protocol::Http1,
+        entry,
+        origin: None,
+    };
+    let stats =
+        EdgeStats { spans: SpanStats { calls, attempts: calls, ..SpanStats::default() }, ..EdgeStats::default() };
+    EdgeRow {
+        window_start: UnixNanos(0),
+        window_nanos: SEALED_WINDOW_NANOS,
+        key: Arc::new(key),
+        stats: Arc::new(stats),
+    }
+}
+
+/// gateway → orders (v1 90, v2 10) → users, and a caller that names `users` without its namespace.
+fn mesh() -> Vec<EdgeRow> {
+    let gateway = || node("istio-system/gateway", NodeRole::Gateway);
+    vec![
+        row(Node::client(), gateway(), Direction::NorthSouth, Some("GET /orders/{id}"), 100),
+        row(gateway(), node("shop/orders@v1", NodeRole::Sidecar), Direction::NorthSouth, Some("GET /orders/{id}"), 90),
+        row(gateway(), node("shop/orders@v2", NodeRole::Sidecar), Direction::NorthSouth, Some("GET /orders/{id}"), 10),
+        row(
+            node("shop/orders@v1", NodeRole::Sidecar),
+            node("shop/users", NodeRole::Sidecar),
+            Direction::EastWest,
+            Some("GET /orders/{id}"),
+            180,
+        ),
+        row(node("shop/orders@v2", NodeRole::Sidecar), node("users", NodeRole::App), Direction::EastWest, None, 20),
+        row(node("shop/users", NodeRole::Sidecar), node("shop/users", NodeRole::App), Direction::Local, None, 200),
+    ]
+}
+
+fn edges(graph: &Graph) -> Vec<String> {
+    graph.edges.iter().map(|((from, to), edge)| format!("{from} -> {to} {}", edge.stats.spans.calls)).collect()
+}
+
+#[test]
+fn services_merge_over_versions_and_missing_namespaces_and_local_legs_are_no_edges() {
+    let graph = Graph::build(&mesh(), Scope::Service);
+    assert_eq!(
+        edges(&graph),
+        [
+            "(client) -> istio-system/gateway 100",
+            "istio-system/gateway -> shop/orders 100",
+            "shop/orders -> shop/users 200"
+        ]
+    );
+}
+
+#[test]
+fn versions_are_nodes_when_asked_for() {
+    let graph = Graph::build(&mesh(), Scope::Version);
+    assert!(edges(&graph).contains(&"istio-system/gateway -> shop/orders@v2 10".to_owned()), "{:?}", edges(&graph));
+}
+
+#[test]
+fn two_namespaces_of_one_service_stay_apart() {
+    let mut rows = mesh();
+    rows.push(row(
+        node("shop/orders@v1", NodeRole::Sidecar),
+        node("billing/users", NodeRole::Sidecar),
+        Direction::EastWest,
+        None,
+        1,
+    ));
+    let graph = Graph::build(&rows, Scope::Service);
+    assert!(
+        edges(&graph).contains(&"shop/orders -> users 20".to_owned()),
+        "merging would be a guess: {:?}",
+        edges(&graph)
+    );
+}
+
+#[test]
+fn requests_are_counted_where_they_enter() {
+    let graph = Graph::build(&mesh(), Scope::Service);
+    let requests: Vec<_> = graph.requests.iter().map(|(route, calls)| (route.route.to_string(), *calls)).collect();
+    assert_eq!(requests, [("GET /orders/{id}".to_owned(), 100)]);
+}
+
+#[test]
+fn volume_comes_from_counters_unless_they_saw_less_than_the_spans() {
+    let check = |counted: i64, expect: (i64, VolumeSource)| {
+        let mut row = mesh().remove(1);
+        let counters = CounterStats { calls: counted, scrapes: 1, ..CounterStats::default() };
+        Arc::make_mut(&mut row.stats).client_counters = counters;
+        let graph = Graph::build(&[row], Scope::Service);
+        let volume = graph.edges.values().next().expect("one edge").volume();
+        assert_eq!((volume.calls, volume.source), expect, "{counted} counted");
+    };
+    check(900, (900, VolumeSource::Counter));
+    check(90, (90, VolumeSource::Counter));
+    check(12, (90, VolumeSource::Spans));
+}
+
+#[test]
+fn focus_walks_the_asked_way() {
+    let check = |focus_direction, expect: &[&str]| {
+        let mut graph = Graph::build(&mesh(), Scope::Service);
+        let selection =
+            Selection { focus: Some("shop/orders".into()), focus_direction, depth: 1, ..Selection::default() };
+        selection.apply(&mut graph, 60.0);
+        assert_eq!(edges(&graph), expect);
+    };
+    check(FocusDirection::Up, &["istio-system/gateway -> shop/orders 100"]);
+    check(FocusDirection::Down, &["shop/orders -> shop/users 200"]);
+    check(FocusDirection::Both, &["istio-system/gateway -> shop/orders 100", "shop/orders -> shop/users 200"]);
+}

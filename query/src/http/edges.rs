@@ -1,0 +1,233 @@
+//! `GET /api/v1/edges/{id}`, its history and its evidence.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, RawQuery, State};
+use http::HeaderMap;
+use serde::Serialize;
+use utoipa::ToSchema;
+use windrose_proto::edge::{CounterStats, EdgeRow};
+use windrose_proto::time::{TimeRange, UnixNanos};
+
+use super::envelope::Success;
+use super::error::ApiError;
+use super::params::Params;
+use super::state::{QueryState, edge_rows};
+use crate::graph::{EdgeTotals, Graph, NodeId, Scope};
+use crate::series::{Point, Side, Steps, points};
+use crate::topology::{EdgeAnswer, WindowAnswer, edge_id};
+
+/// One edge in full.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EdgeDetail {
+    pub window: WindowAnswer,
+    #[serde(flatten)]
+    pub edge: EdgeAnswer,
+}
+
+/// One edge over time.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EdgeHistory {
+    pub id: String,
+    pub source: String,
+    pub target: String,
+    pub step_seconds: f64,
+    pub points: Vec<Point>,
+}
+
+/// A trace that proves an edge.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TraceEvidence {
+    pub trace_id: String,
+    /// Why this one: `slowest` or `last_error`.
+    pub kind: &'static str,
+    /// Latency by which it was remembered; `null` for errors.
+    pub latency_ms: Option<f64>,
+}
+
+/// What the proxy of one side counted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CounterEvidence {
+    /// `client` or `server`.
+    pub side: &'static str,
+    pub calls: i64,
+    pub attempts: i64,
+    pub errors: i64,
+    pub by_code: BTreeMap<String, i64>,
+    pub retries: i64,
+    pub timeouts: i64,
+    pub circuit_rejected: i64,
+    pub connect_failures: i64,
+    pub bytes_sent: i64,
+    pub bytes_received: i64,
+    /// Scrape intervals that contributed.
+    pub scrapes: i64,
+}
+
+/// The proof that an edge exists.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EdgeEvidence {
+    pub id: String,
+    pub source: String,
+    pub target: String,
+    pub spans: i64,
+    pub calls: i64,
+    pub attempts: i64,
+    pub seen_from_both_sides: i64,
+    pub inferred: i64,
+    pub late: i64,
+    pub duplicate: i64,
+    pub traces: Vec<TraceEvidence>,
+    pub counters: Vec<CounterEvidence>,
+}
+
+async fn find(
+    state: QueryState,
+    headers: HeaderMap,
+    id: String,
+    range: TimeRange,
+) -> Result<(WindowAnswer, Vec<EdgeRow>, Graph, (NodeId, NodeId)), ApiError> {
+    let tenant = state.tenant(&headers)?;
+    let snapshot = state.snapshot(&tenant);
+    let rows = edge_rows(&snapshot, range).await?;
+    let graph = Graph::build(&rows, Scope::Service);
+    let ends = graph.edges.keys().find(|(source, target)| edge_id(source, target) == id).cloned();
+    let ends = ends.ok_or_else(|| {
+        ApiError::not_found(format!("no edge {id:?} between start and end: ids are listed by /api/v1/topology"))
+    })?;
+    Ok((WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count), rows, graph, ends))
+}
+
+/// One edge with everything known about it.
+#[utoipa::path(
+    get, path = "/api/v1/edges/{id}", tag = "topology",
+    params(("id" = String, Path, description = "from /api/v1/topology"), ("start" = Option<String>, Query), ("end" = Option<String>, Query)),
+    responses((status = 200, body = Success<EdgeDetail>), (status = 404, body = super::error::ErrorBody)),
+)]
+pub(super) async fn edge(
+    State(state): State<QueryState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Success<EdgeDetail>, ApiError> {
+    let range = Params::parse(query.as_deref(), &["start", "end"])?.range(state.clock.now())?;
+    let worker = state.clone();
+    let detail = state.run(async move {
+        let (window, _, graph, ends) = find(worker, headers, id, range).await?;
+        Ok(EdgeDetail { window, edge: EdgeAnswer::new(&graph, &ends, &graph.edges[&ends], range.seconds()) })
+    });
+    Ok(Success::new(detail.await?))
+}
+
+/// One edge in steps of time.
+#[utoipa::path(
+    get, path = "/api/v1/edges/{id}/history", tag = "topology",
+    params(("id" = String, Path), ("start" = Option<String>, Query), ("end" = Option<String>, Query),
+        ("step" = Option<String>, Query, description = "width of a point; default a sixtieth of the range"),
+        ("side" = Option<String>, Query, description = "client (default) or server")),
+    responses((status = 200, body = Success<EdgeHistory>), (status = 404, body = super::error::ErrorBody)),
+)]
+pub(super) async fn history(
+    State(state): State<QueryState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Success<EdgeHistory>, ApiError> {
+    let params = Params::parse(query.as_deref(), &["start", "end", "step", "side"])?;
+    let range = params.range(state.clock.now())?;
+    let steps = Steps::new(range, params.duration("step")?)?;
+    let side = params.read("side", "client or server", Side::parse)?.unwrap_or_default();
+    let worker = state.clone();
+    let history = state.run(async move {
+        let (_, rows, _, (source, target)) = find(worker, headers, id.clone(), range).await?;
+        let rows = rows_of_edge(&rows, &source, &target);
+        let points = points(&rows, steps, side, crate::series::DEFAULT_QUANTILES);
+        Ok(EdgeHistory {
+            id,
+            source: source.to_string(),
+            target: target.to_string(),
+            step_seconds: steps.width_seconds(),
+            points,
+        })
+    });
+    Ok(Success::new(history.await?))
+}
+
+/// The rows that make up one edge of the service graph.
+fn rows_of_edge(rows: &[EdgeRow], source: &NodeId, target: &NodeId) -> Vec<EdgeRow> {
+    let resolver = crate::graph::Resolver::learn(rows);
+    let belongs = |row: &&EdgeRow| {
+        resolver.resolve(&row.key.source) == *source && resolver.resolve(&row.key.destination) == *target
+    };
+    rows.iter().filter(belongs).cloned().collect()
+}
+
+/// The proof that an edge exists: traces and counters.
+#[utoipa::path(
+    get, path = "/api/v1/edges/{id}/evidence", tag = "topology",
+    params(("id" = String, Path), ("start" = Option<String>, Query), ("end" = Option<String>, Query)),
+    responses((status = 200, body = Success<EdgeEvidence>), (status = 404, body = super::error::ErrorBody)),
+)]
+pub(super) async fn evidence(
+    State(state): State<QueryState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Success<EdgeEvidence>, ApiError> {
+    let range = Params::parse(query.as_deref(), &["start", "end"])?.range(state.clock.now())?;
+    let worker = state.clone();
+    let proof = state.run(async move {
+        let (_, _, graph, ends) = find(worker, headers, id.clone(), range).await?;
+        Ok(evidence_of(id, &ends, &graph.edges[&ends]))
+    });
+    Ok(Success::new(proof.await?))
+}
+
+fn evidence_of(id: String, (source, target): &(NodeId, NodeId), edge: &EdgeTotals) -> EdgeEvidence {
+    let spans = &edge.stats.spans;
+    let slowest = spans.client.slowest.entries().iter().chain(spans.server.slowest.entries());
+    let mut traces: Vec<TraceEvidence> = slowest
+        .map(|(nanos, trace)| TraceEvidence {
+            trace_id: trace.to_string(),
+            kind: "slowest",
+            latency_ms: Some(crate::topology::millis(*nanos as f64)),
+        })
+        .collect();
+    traces.extend(spans.last_error.map(|(_, trace): (UnixNanos, _)| TraceEvidence {
+        trace_id: trace.to_string(),
+        kind: "last_error",
+        latency_ms: None,
+    }));
+    let sides = [("client", &edge.stats.client_counters), ("server", &edge.stats.server_counters)];
+    EdgeEvidence {
+        id,
+        source: source.to_string(),
+        target: target.to_string(),
+        spans: spans.spans,
+        calls: spans.calls,
+        attempts: spans.attempts,
+        seen_from_both_sides: spans.both_sides,
+        inferred: spans.inferred,
+        late: spans.late,
+        duplicate: spans.duplicate,
+        traces,
+        counters: sides.into_iter().filter(|(_, side)| !side.is_absent()).map(counter_evidence).collect(),
+    }
+}
+
+fn counter_evidence((side, counters): (&'static str, &CounterStats)) -> CounterEvidence {
+    CounterEvidence {
+        side,
+        calls: counters.calls,
+        attempts: counters.attempts,
+        errors: counters.errors,
+        by_code: counters.by_code.iter().map(|(code, count)| (code.to_string(), *count)).collect(),
+        retries: counters.retries,
+        timeouts: counters.timeouts,
+        circuit_rejected: counters.circuit_rejected,
+        connect_failures: counters.connect_failures,
+        bytes_sent: counters.bytes_sent,
+        bytes_received: counters.bytes_received,
+        scrapes: counters.scrapes,
+    }
+}

@@ -1,0 +1,14 @@
+//! SQL over the same snapshot everything else reads: DataFusion, read-only, within a memory limit.
+//!
+//! | file | what |
+//! |---|---|
+//! | `engine.rs` | plans and runs one statement |
+//! | `tables.rs` | hot rows and sealed files as one table |
+//! | `output.rs` | record batches as JSON, CSV or an Arrow stream |
+
+mod engine;
+mod output;
+mod tables;
+
+pub use engine::{DEFAULT_LIMIT, MAX_LIMIT, SqlAnswer, SqlEngine, SqlRequest};
+pub use output::{Column, arrow_stream, csv, json_rows};
