@@ -10,9 +10,11 @@
 
 pub mod capture;
 pub mod client;
+pub mod judge;
 pub mod oracle;
 pub mod pages;
 pub mod places;
+pub mod raw_codec;
 pub mod replay;
 pub mod server;
 pub mod synthetic;

@@ -1,5 +1,6 @@
 //! Sends a capture's messages to a server, moved in time, and disturbed the ways networks disturb: shuffled, doubled, late.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -84,6 +85,17 @@ impl Plan {
     #[must_use]
     pub fn spans(&self) -> usize {
         self.messages.iter().map(spans_of).sum()
+    }
+
+    /// The traces that the OTLP messages touch.
+    #[must_use]
+    pub fn traces(&self) -> BTreeSet<Vec<u8>> {
+        let requests = self.messages.iter().filter_map(|message| match message {
+            Message::Otlp(request) => Some(request),
+            Message::Zipkin(_) => None,
+        });
+        let scopes = requests.flat_map(|request| &request.resource_spans).flat_map(|resource| &resource.scope_spans);
+        scopes.flat_map(|scope| &scope.spans).map(|span| span.trace_id.clone()).collect()
     }
 
     /// Sends everything and waits for every acknowledgement.

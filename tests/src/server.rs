@@ -98,8 +98,7 @@ impl Home {
     #[must_use]
     pub fn spawn(&self) -> TestServer {
         let mut child = Command::new(places::binary())
-            .arg("serve")
-            .arg("--config")
+            .args(["serve", "--print-ports", "--config"])
             .arg(self.config())
             .current_dir(self.path())
             .stdin(Stdio::null())
@@ -222,17 +221,11 @@ async fn loop_until_ports(child: &mut Child, log: &Log, deadline: Duration) -> P
     .await
 }
 
-/// The addresses that the server logged: one line per port with its name and address.
+/// The addresses as the server prints them when it is ready.
 fn ports(lines: &[String]) -> Option<Ports> {
-    let address = |wanted: &str| {
-        lines.iter().find_map(|line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let fields = line.get("fields").unwrap_or(&line);
-            let named = ["port", "listener", "name"].iter().any(|key| fields[*key] == wanted);
-            let address = ["address", "addr", "listen"].iter().find_map(|key| fields[*key].as_str())?;
-            if named { address.parse().ok() } else { None }
-        })
-    };
+    let printed = |line: &String| serde_json::from_str::<Value>(line).ok().filter(|line| line["otlp_grpc"].is_string());
+    let printed = lines.iter().find_map(printed)?;
+    let address = |name: &str| printed[name].as_str()?.parse().ok();
     Some(Ports {
         otlp_grpc: address("otlp_grpc")?,
         otlp_http: address("otlp_http")?,

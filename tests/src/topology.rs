@@ -139,16 +139,16 @@ impl Edge<'_> {
         value.unwrap_or_else(|| panic!("no text at {pointer}: {:#}", self.0))
     }
 
-    /// Calls in the window.
+    /// Calls joined from spans.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        whole(self.number("/calls/total"))
+        whole(self.number("/evidence/calls"))
     }
 
-    /// Failed calls in the window.
+    /// Failed calls by spans.
     #[must_use]
     pub fn errors(&self) -> u64 {
-        whole(self.number("/errors/ratio") * self.number("/calls/total"))
+        whole(self.number("/errors/total"))
     }
 
     /// The share of the edge's calls per public path, as [`public_path`] names it.

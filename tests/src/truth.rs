@@ -24,8 +24,8 @@ const GRPC_FAILURES: [u32; 8] = [2, 4, 8, 10, 12, 13, 14, 15];
 pub enum Tracer {
     /// W3C contexts: `-00` is honoured, a malformed one makes no span on any hop.
     OpenTelemetry,
-    /// B3 contexts only: the others are not even read.
-    Zipkin,
+    /// B3 contexts only, the others are not even read; and what counters count. Every request.
+    Everything,
 }
 
 /// An edge's name: who calls whom.
@@ -37,6 +37,9 @@ pub struct EdgeTruth {
     pub calls: u64,
     /// Fewest and most failed calls; they differ only where the caller hung up and no access log tells which proxy noticed.
     pub errors: (u64, u64),
+    /// Requests that the gateway had chosen this target for and then refused itself. A gateway that sends one span for
+    /// both sides cannot tell them from calls.
+    pub refused: u64,
     /// Arrivals at the callee, retries included; absent where nobody counted.
     pub arrivals: Option<u64>,
     /// Calls by the public path they served. Empty when the context was lost on the way.
@@ -139,6 +142,7 @@ impl Truth {
         let mut edges = BTreeMap::new();
         self.add_entry(&mut edges);
         self.add_gateway(&mut edges);
+        self.add_refused(&mut edges);
         self.add_calls(&mut edges);
         edges
     }
@@ -154,7 +158,7 @@ impl Truth {
     }
 
     fn traces(&self, context: &str) -> bool {
-        self.tracer == Tracer::Zipkin || !matches!(context, "tp00" | "bad")
+        self.tracer == Tracer::Everything || !matches!(context, "tp00" | "bad")
     }
 
     fn is_traced(&self, rid: &str) -> bool {
@@ -247,6 +251,16 @@ impl Truth {
                 let errors = logged.filter(|row| row.code >= 500 || row.code == 0).count() as u64;
                 edge.errors = (errors, errors);
             }
+        }
+    }
+
+    /// The gateway's own answers on routes that lead to a service: no key, too many requests.
+    fn add_refused(&self, edges: &mut BTreeMap<Pair, EdgeTruth>) {
+        let refused =
+            self.clients.values().filter(|client| self.traces(&client.ctx) && matches!(client.status, 401 | 429));
+        for client in refused {
+            let service = if public_path(&client.path) == "/api/checkout" { "checkout" } else { "orders" };
+            edges.entry((GATEWAY.to_owned(), service.to_owned())).or_default().refused += 1;
         }
     }
 

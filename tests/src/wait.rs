@@ -11,12 +11,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// # Panics
 /// When it does not hold before the deadline, with the last reason it gave.
 #[track_caller]
-pub fn until<T, E, F, Fut>(what: &str, deadline: Duration, condition: F) -> impl Future<Output = T>
-where
-    E: Display,
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-{
+pub fn until<T, E: Display>(
+    what: &str,
+    deadline: Duration,
+    condition: impl AsyncFnMut() -> Result<T, E>,
+) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     let what = what.to_owned();
     async move {
@@ -31,12 +30,7 @@ where
 ///
 /// # Errors
 /// The last reason the condition gave, when the deadline passed.
-pub async fn until_or<T, E, F, Fut>(deadline: Duration, mut condition: F) -> Result<T, E>
-where
-    E: Display,
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-{
+pub async fn until_or<T, E>(deadline: Duration, mut condition: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
     let started = Instant::now();
     loop {
         match condition().await {

@@ -1,3 +1,14 @@
 //! The product's tests as a black box, in one binary: one link, one place to look.
 
 mod captures;
+mod cli;
+mod counters;
+mod disturbed;
+mod durability;
+mod edges;
+mod envoy;
+mod hostile;
+mod receive;
+mod support;
+mod tidy;
+mod variants;

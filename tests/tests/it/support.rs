@@ -1,0 +1,34 @@
+//! Steps that several tests share.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use windrose_proto::time::{Clock as _, SystemClock};
+use windrose_tests::client::Http;
+use windrose_tests::judge::{self, Knowledge};
+use windrose_tests::topology::{Topology, Window};
+use windrose_tests::truth::{EdgeTruth, Pair};
+use windrose_tests::wait::until;
+
+/// An edge must show 2 s after its span; a debug build that shares two cores with other tests gets more.
+pub(crate) const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+
+/// A window that holds everything that was sent in the last minutes.
+pub(crate) fn window() -> Window {
+    Window::around(SystemClock.now(), Duration::from_secs(600))
+}
+
+/// Asks for the topology of a window until its edges equal the truth, and returns that answer.
+#[track_caller]
+pub(crate) fn topology_of(
+    http: &Http,
+    window: Window,
+    truth: &BTreeMap<Pair, EdgeTruth>,
+    knowledge: Knowledge,
+) -> impl Future<Output = Topology> {
+    until("the topology to equal the truth", SHOWN_WITHIN, async move || {
+        let answer = Topology::fetch(http, &window.parameters()).await?;
+        judge::verdict(judge::edges(&answer, truth, knowledge))?;
+        Ok::<_, String>(answer)
+    })
+}
