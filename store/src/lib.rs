@@ -6,3 +6,4 @@ pub mod row;
 pub mod sealed;
 pub mod snapshot;
 pub mod store;
+pub mod tables;
