@@ -162,7 +162,7 @@ impl Drop for AbortOnDrop {
 ///
 /// # Errors
 /// When a sealed file cannot be read.
-pub async fn edge_rows(snapshot: &TenantSnapshot, range: TimeRange) -> Result<Vec<EdgeRow>, ApiError> {
+pub(super) async fn edge_rows(snapshot: &TenantSnapshot, range: TimeRange) -> Result<Vec<EdgeRow>, ApiError> {
     let mut rows: Vec<EdgeRow> = snapshot.generations().flat_map(|tables| tables.edge_rows(range)).collect();
     let sealed = snapshot.sealed.read_edges(range).await;
     rows.extend(sealed.map_err(|error| ApiError::internal(format!("reading sealed edges: {error}")))?);
