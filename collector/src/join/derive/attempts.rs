@@ -1,0 +1,144 @@
+//! Attempts of one request: their numbers, which one counts as the call, and where the trouble
+//! began (rules Q1, Q2, A6, RC1).
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use windrose_proto::model::{Direction, Protocol, Vantage};
+
+use super::hops::Draft;
+use super::rows::{RowId, Rows};
+use super::tree::Intervals;
+
+/// Q1, Q2: several callee entries under one span that covers all attempts are the attempts. Each
+/// shows its own outcome; the last one shows what the caller got and how long it waited.
+pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
+    let mut by_call: HashMap<RowId, Vec<usize>> = HashMap::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        let is_candidate = draft.pair.server.is_some()
+            && draft.hop.direction != Direction::Local
+            && draft.hop.protocol != Protocol::Messaging;
+        let covers_all = |client: &RowId| {
+            let row = rows.get(*client);
+            row.vantage == Vantage::Single || (row.vantage == Vantage::Downstream && row.is_client_half())
+        };
+        if let Some(client) = draft.pair.client.filter(|_| is_candidate).filter(covers_all) {
+            by_call.entry(client).or_default().push(index);
+        }
+    }
+    for mut attempts in by_call.into_values().filter(|attempts| attempts.len() > 1) {
+        attempts.sort_by_key(|index| {
+            let server = drafts[*index].pair.server.map(|server| rows.get(server).span.start);
+            (server, *index)
+        });
+        let last = attempts.len() - 1;
+        for (number, index) in attempts.into_iter().enumerate() {
+            let draft = &mut drafts[index];
+            draft.hop.retry = u8::try_from(number).unwrap_or(u8::MAX);
+            if number < last {
+                show_own_outcome(rows, draft);
+            }
+        }
+    }
+}
+
+fn show_own_outcome(rows: &Rows<'_>, draft: &mut Draft) {
+    let Some(server) = draft.pair.server.map(|server| rows.get(server)) else { return };
+    let outcome = &server.outcome;
+    let hop = &mut draft.hop;
+    hop.http_status = outcome.http_status;
+    hop.grpc_status = outcome.grpc_status;
+    hop.error = outcome.error;
+    hop.fault = outcome.fault;
+    hop.fault_at = None;
+    hop.reasons = outcome.reasons.clone();
+    hop.client_nanos = None;
+    hop.skew_nanos = None;
+    hop.late_server_nanos = None;
+}
+
+/// A6: an attempt is superseded by the next of the same request.
+pub(super) fn mark_final(rows: &Rows<'_>, drafts: &mut [Draft]) {
+    if drafts.iter().all(|draft| draft.hop.retry == 0) {
+        return;
+    }
+    let superseded = superseded(rows, drafts);
+    drafts.iter_mut().zip(superseded).for_each(|(draft, superseded)| draft.hop.is_final = !superseded);
+}
+
+fn superseded(rows: &Rows<'_>, drafts: &[Draft]) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..drafts.len()).collect();
+    order.sort_by_key(|index| (drafts[*index].order(), *index));
+    // Per request and attempt number, the attempts not superseded yet with their places in the order.
+    let mut standing: HashMap<_, BTreeMap<u8, Vec<(usize, usize)>>> = HashMap::new();
+    let mut superseded = vec![false; drafts.len()];
+    for (place, index) in order.into_iter().enumerate() {
+        let draft = &drafts[index];
+        let before = standing.entry(request_of(rows, draft)).or_default();
+        // A higher number ends the latest attempt with a lower one.
+        let lower = before.range_mut(..draft.hop.retry).map(|(_, attempts)| attempts);
+        if let Some((_, ended)) = lower.max_by_key(|attempts| attempts.last().copied()).and_then(Vec::pop) {
+            superseded[ended] = true;
+        }
+        before.entry(draft.hop.retry).or_default().push((place, index));
+    }
+    superseded
+}
+
+/// What makes attempts those of one request: the span that covers them all, else the visit they
+/// were made in and the nodes they join.
+fn request_of<'d>(
+    rows: &Rows<'_>,
+    draft: &'d Draft,
+) -> (Option<RowId>, Option<RowId>, &'d str, Option<&'d str>, &'d str, Option<&'d str>) {
+    let client = draft.pair.client;
+    let single = client.filter(|client| {
+        let row = rows.get(*client);
+        row.vantage == Vantage::Single || (row.vantage == Vantage::Downstream && row.is_client_half())
+    });
+    if single.is_some() {
+        return (single, None, "", None, "", None);
+    }
+    let (source, destination) = (&draft.hop.source, &draft.hop.destination);
+    (
+        None,
+        client.and_then(|client| rows.get(client).entry),
+        &source.service,
+        source.namespace.as_deref(),
+        &destination.service,
+        destination.namespace.as_deref(),
+    )
+}
+
+/// RC1: the root cause is the failed call below whose callee no call failed; the latest of them.
+pub(super) fn mark_root_cause(rows: &Rows<'_>, drafts: &mut [Draft]) {
+    let failed: Vec<usize> = (0..drafts.len())
+        .filter(|index| drafts[*index].hop.error && drafts[*index].hop.direction != Direction::Local)
+        .collect();
+    if failed.is_empty() {
+        return;
+    }
+    let intervals = Intervals::of(&rows.rows);
+    // How many failed calls were made by rows entered before each point of the walk.
+    let mut made_before = vec![0_u32; rows.len() + 1];
+    for client in failed.iter().filter_map(|index| drafts[*index].pair.client) {
+        made_before[intervals.enter[client as usize] as usize + 1] += 1;
+    }
+    for place in 1..made_before.len() {
+        made_before[place] += made_before[place - 1];
+    }
+    let fails_below = |draft: &Draft| {
+        let Some(server) = draft.pair.server.or(draft.pair.via) else { return false };
+        let (enter, leave) = (intervals.enter[server as usize], intervals.leave[server as usize]);
+        let below = made_before[leave as usize] - made_before[enter as usize];
+        let own = draft.pair.client.is_some_and(|client| intervals.contains(server, client));
+        below > u32::from(own)
+    };
+    let cause = failed
+        .into_iter()
+        .filter(|index| drafts[*index].hop.is_final && !fails_below(&drafts[*index]))
+        .max_by_key(|index| (drafts[*index].hop.start, std::cmp::Reverse(*index)));
+    if let Some(index) = cause {
+        drafts[index].hop.root_cause = true;
+    }
+}

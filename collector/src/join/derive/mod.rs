@@ -1,0 +1,116 @@
+//! The trace-level rules: the spans of one trace to its hops, its request and a verdict per span.
+//!
+//! Pure and total: the result is a function of the *set* of spans (order and exact duplicates do
+//! not matter), cycles and self-parents are cut, and the work grows near-linearly with the number
+//! of spans. Every value carries the id of the rule that decided it.
+//!
+//! | file | rules |
+//! |---|---|
+//! | `rows.rs` | W1, W2, J1, J2, P9b: distinct spans, their order and their parents |
+//! | `tree.rs` | cutting cycles, order from the roots, intervals of subtrees |
+//! | `process.rs` | who is the same process or node; identities taken from neighbours |
+//! | `roles.rs` | R4: roles that need the rest of the trace |
+//! | `visits.rs` | V11: entries of a process and what belongs to each |
+//! | `outcomes.rs` | O2, O4, F6–F10: outcomes that need the rest of the trace |
+//! | `halves.rs` | A1–A8: which spans are the two halves of a hop |
+//! | `ends.rs` | T0, S0–S3: the nodes a hop joins |
+//! | `hops.rs` | H, FH, D: status, fault and direction of a hop |
+//! | `timing.rs` | K: skew, late servers, queues |
+//! | `attempts.rs` | Q, A6, RC: attempts, the one that counts, the root cause |
+//! | `request.rs` | the request row and the entry of every hop |
+
+use std::sync::Arc;
+
+use windrose_proto::hop::{Derived, SpanUse, SpanVerdict};
+use windrose_proto::normal::NormalSpan;
+
+use crate::normalise::Normaliser;
+use crate::normalise::overrides::Overrides;
+
+mod attempts;
+mod ends;
+mod halves;
+mod hops;
+mod outcomes;
+mod process;
+mod request;
+mod roles;
+mod rows;
+mod timing;
+mod tree;
+mod visits;
+
+use rows::{Row, Rows};
+
+/// What derivation knows besides the spans.
+#[derive(Clone, Debug, Default)]
+pub struct DeriveOptions {
+    overrides: Arc<Overrides>,
+}
+
+// === impl DeriveOptions ===
+
+impl From<&Normaliser> for DeriveOptions {
+    fn from(normaliser: &Normaliser) -> Self {
+        Self { overrides: Arc::clone(normaliser.overrides()) }
+    }
+}
+
+/// Everything the rules say about one trace.
+///
+/// # Panics
+/// When `spans` is empty: a trace is known by its spans.
+#[must_use]
+pub fn derive(spans: &[Arc<NormalSpan>], options: &DeriveOptions) -> Derived {
+    assert!(!spans.is_empty(), "a trace has at least one span");
+    let mut rows = Rows::collect(spans, &options.overrides);
+    process::adopt_identities(&mut rows);
+    roles::decide(&mut rows);
+    let visits = visits::find(&mut rows);
+    outcomes::refine(&mut rows, &visits);
+    let plan = halves::pair(&rows, &visits);
+    let mut hops = hops::build(&rows, &plan, &options.overrides.hosts);
+    attempts::number(&rows, &mut hops);
+    attempts::mark_final(&rows, &mut hops);
+    attempts::mark_root_cause(&rows, &mut hops);
+    hops.sort_by(|a, b| a.order().cmp(&b.order()));
+    let uses = uses(&rows, &plan, &hops);
+    let request = request::build(&rows, &mut hops);
+    let verdicts = rows.rows.iter().zip(uses).map(|(row, usage)| verdict(row, usage)).collect();
+    Derived { request, hops: hops.into_iter().map(|draft| draft.hop).collect(), verdicts }
+}
+
+/// How each row was used.
+fn uses(rows: &Rows<'_>, plan: &halves::Plan, hops: &[hops::Draft]) -> Vec<SpanUse> {
+    let mut uses: Vec<SpanUse> = (0..rows.len())
+        .map(|id| match plan.unlinked[id] {
+            Some(why) => SpanUse::Unlinked { why },
+            None if rows.rows[id].is_phase() => SpanUse::Phase,
+            None => SpanUse::Unlinked { why: halves::COVERED },
+        })
+        .collect();
+    for (index, draft) in hops.iter().enumerate() {
+        for row in [draft.pair.client, draft.pair.server, draft.pair.via].into_iter().flatten() {
+            match &mut uses[row as usize] {
+                SpanUse::Hop { hops } => hops.push(index as u32),
+                other => *other = SpanUse::Hop { hops: smallvec::smallvec![index as u32] },
+            }
+        }
+    }
+    uses
+}
+
+fn verdict(row: &Row<'_>, usage: SpanUse) -> SpanVerdict {
+    SpanVerdict {
+        span_id: row.span.span_id,
+        proxy_kind: row.kind,
+        proxy_rule: row.kind_rule,
+        vantage: row.vantage,
+        vantage_rule: row.vantage_rule,
+        role: row.role,
+        role_rule: row.role_rule,
+        shared_id: row.shared,
+        usage,
+        outcome: row.outcome.clone(),
+    }
+}

@@ -1,0 +1,156 @@
+//! The request a trace stands for, and the entry of every hop.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use smallvec::SmallVec;
+use windrose_proto::Text;
+use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, Request};
+use windrose_proto::id::SpanId;
+use windrose_proto::model::{NodeRole, Protocol};
+
+use super::hops::Draft;
+use super::rows::{Row, RowId, Rows};
+use crate::normalise::route::{grpc_route, named_route, route_of};
+
+/// Missing parents listed; a trace that misses more is damaged enough to know.
+const MISSING_PARENTS_MAX: usize = 256;
+
+/// The request row. Attaches the entry to every hop.
+pub(super) fn build(rows: &Rows<'_>, drafts: &mut [Draft]) -> Request {
+    let gateway = entry_gateway(rows);
+    let at = gateway.or_else(|| first_root(rows)).unwrap_or(0);
+    let row = rows.get(at);
+    let missing = missing_parents(rows);
+    let entry = match gateway {
+        Some(_) => Entry::Route(Arc::new(entry_route(row))),
+        None => Entry::Unknown(why_no_gateway(rows, !missing.is_empty())),
+    };
+    for draft in drafts.iter_mut() {
+        draft.hop.entry = entry.clone();
+    }
+    let span = row.span;
+    let told = |of: fn(&Row<'_>) -> Option<Text>| of(row);
+    Request {
+        trace_id: rows.rows.iter().map(|row| row.span.trace_id).max().unwrap_or(span.trace_id),
+        entry_span: Some(span.span_id),
+        entry_node: node_of(rows, at, drafts),
+        gaps: gaps(rows, &entry, drafts),
+        entry,
+        method: told(|row| row.span.method.clone()),
+        host: told(|row| row.span.host.clone()),
+        path: told(|row| row.span.path.clone()),
+        consumer: rows.rows.iter().filter(|other| other.node == row.node).find_map(|row| row.span.consumer.clone()),
+        request_id: told(|row| row.span.request_id.clone()),
+        http_status: row.outcome.http_status,
+        grpc_status: row.outcome.grpc_status,
+        error: row.outcome.error,
+        fault: row.outcome.fault,
+        reasons: row.outcome.reasons.clone(),
+        start: span.start,
+        duration_nanos: span.duration_nanos(),
+        span_count: rows.len() as u32,
+        hop_count: drafts.len() as u32,
+        service_count: rows.rows.iter().map(|row| row.node).collect::<HashSet<_>>().len() as u32,
+        missing_parents: missing,
+    }
+}
+
+/// The gateway's span by which the request entered: the first one that is not below another
+/// gateway, whatever its kind; an entry if there is one.
+fn entry_gateway(rows: &Rows<'_>) -> Option<RowId> {
+    if !rows.rows.iter().any(|row| row.role == NodeRole::Gateway) {
+        return None;
+    }
+    let mut is_below = vec![false; rows.len()];
+    for id in &rows.order {
+        if let Some(parent) = rows.get(*id).parent {
+            is_below[*id as usize] = is_below[parent as usize] || rows.get(parent).role == NodeRole::Gateway;
+        }
+    }
+    let first = |is: fn(&Row<'_>) -> bool| {
+        rows.ids().find(|id| {
+            let row = rows.get(*id);
+            row.role == NodeRole::Gateway && !is_below[*id as usize] && is(row)
+        })
+    };
+    first(|row| row.is_entry || row.vantage == windrose_proto::model::Vantage::Single)
+        .or_else(|| first(|row| !row.is_phase()))
+        .or_else(|| first(|_| true))
+}
+
+/// Without a gateway: where the trace begins.
+fn first_root(rows: &Rows<'_>) -> Option<RowId> {
+    let root = |is: fn(&Row<'_>) -> bool| rows.ids().find(|id| rows.get(*id).parent.is_none() && is(rows.get(*id)));
+    root(|row| row.is_root() && !row.is_phase()).or_else(|| root(|row| !row.is_phase())).or_else(|| root(|_| true))
+}
+
+/// Rule PB: a trace that begins on the way out of a sidecar was begun anew by an application that
+/// did not forward its context.
+fn why_no_gateway(rows: &Rows<'_>, misses_parents: bool) -> Gap {
+    let begins_outbound = |row: &Row<'_>| row.is_root() && row.is_outbound_sidecar();
+    match () {
+        () if rows.rows.iter().any(begins_outbound) => Gap::PropagationLost,
+        () if misses_parents => Gap::ParentNeverReceived,
+        () => Gap::NoGateway,
+    }
+}
+
+fn missing_parents(rows: &Rows<'_>) -> SmallVec<[SpanId; 1]> {
+    let missing = rows.rows.iter().filter(|row| row.misses_parent()).filter_map(|row| row.span.parent_span_id);
+    let mut missing: SmallVec<[SpanId; 1]> = missing.collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing.truncate(MISSING_PARENTS_MAX);
+    missing
+}
+
+/// What is not known about the trace. The parent of a gateway's entry is the client's own span,
+/// which nobody expects.
+fn gaps(rows: &Rows<'_>, entry: &Entry, drafts: &[Draft]) -> SmallVec<[Gap; 1]> {
+    let mut gaps: SmallVec<[Gap; 1]> = drafts.iter().filter_map(|draft| draft.hop.source_gap).collect();
+    if let Entry::Unknown(gap) = entry {
+        gaps.push(*gap);
+    }
+    if rows.rows.iter().any(|row| row.misses_parent() && row.role != NodeRole::Gateway) {
+        gaps.push(Gap::ParentNeverReceived);
+    }
+    if rows.was_cut {
+        gaps.push(Gap::TraceTooLarge);
+    }
+    gaps.sort_unstable();
+    gaps.dedup();
+    gaps
+}
+
+fn entry_route(row: &Row<'_>) -> EntryRoute {
+    let span = row.span;
+    let method = span.method.as_deref();
+    let route = match (&span.route, &span.path) {
+        (Some(route), _) => named_route(method, route),
+        (None, Some(path)) if span.protocol == Protocol::Grpc => grpc_route(path),
+        (None, Some(path)) => route_of(method, path),
+        // A gateway that names no path: all its requests are one route.
+        (None, None) => named_route(method, "/*"),
+    };
+    EntryRoute { route, host: span.host.as_deref().map(Text::from) }
+}
+
+/// The node of a row, shared with a hop that has the same one.
+fn node_of(rows: &Rows<'_>, id: RowId, drafts: &[Draft]) -> Arc<Node> {
+    let as_server = drafts.iter().find(|draft| draft.pair.server == Some(id)).map(|draft| &draft.hop.destination);
+    let as_client = || drafts.iter().find(|draft| draft.pair.client == Some(id)).map(|draft| &draft.hop.source);
+    if let Some(node) = as_server.or_else(as_client) {
+        return Arc::clone(node);
+    }
+    let row = rows.get(id);
+    Arc::new(Node {
+        cluster: row.identity.cluster.clone(),
+        namespace: row.identity.namespace.clone(),
+        service: row.identity.service.clone(),
+        workload: row.identity.workload.clone(),
+        version: row.identity.version.clone(),
+        role: row.role,
+        proxy_kind: row.kind,
+    })
+}

@@ -1,0 +1,330 @@
+//! The distinct spans of a trace in their order, and who is whose parent (rules W1, W2, J1, J2,
+//! P9b).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+use windrose_proto::id::SpanId;
+use windrose_proto::limits::SPANS_PER_TRACE_MAX;
+use windrose_proto::model::{NodeRole, ProxyKind, Rule, SpanKind, Vantage};
+use windrose_proto::normal::{Destination, Identity, NormalSpan, Outcome, RoleHint};
+
+use super::tree;
+use crate::normalise::overrides::Overrides;
+use crate::normalise::role::role_by_name;
+use crate::normalise::vantage::vantage_by_name;
+
+/// Index of a row.
+pub(super) type RowId = u32;
+
+/// Spans with one id that are looked at as possible parents. A shared id has two halves; more is
+/// damage, and looking at all of them would make hostile traces quadratic.
+const HALVES_MAX: usize = 16;
+
+/// One distinct span and what the trace makes of it.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    pub(super) span: &'a NormalSpan,
+    pub(super) identity: Arc<Identity>,
+    pub(super) kind: ProxyKind,
+    pub(super) kind_rule: Rule,
+    pub(super) vantage: Vantage,
+    pub(super) vantage_rule: Rule,
+    /// `Unknown` while it is open.
+    pub(super) role: NodeRole,
+    pub(super) role_rule: Rule,
+    pub(super) role_is_open: bool,
+    pub(super) outcome: Outcome,
+    pub(super) destination: Option<Arc<Destination>>,
+    /// Equal for equal service and namespace.
+    pub(super) node: u32,
+    pub(super) parent: Option<RowId>,
+    /// The server half of a shared span id.
+    pub(super) shared: bool,
+    /// The parent, work inside its process skipped.
+    pub(super) carrier: Option<RowId>,
+    /// The entry of its process at or above it.
+    pub(super) entry: Option<RowId>,
+    pub(super) is_entry: bool,
+}
+
+/// All rows of a trace.
+#[derive(Debug)]
+pub(super) struct Rows<'a> {
+    /// By start, longer first, then id and kind.
+    pub(super) rows: Vec<Row<'a>>,
+    /// Parents before children.
+    pub(super) order: Vec<RowId>,
+    pub(super) was_cut: bool,
+}
+
+// === impl Row ===
+
+impl Row<'_> {
+    pub(super) fn is_phase(&self) -> bool {
+        self.vantage == Vantage::Phase
+    }
+
+    /// Whether the span is a client half by its vantage.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.vantage, Vantage::Upstream | Vantage::UpstreamLogical | Vantage::Single)
+    }
+
+    /// Whether the span's kind says that it was sent rather than received.
+    pub(super) fn is_client_kind(&self) -> bool {
+        matches!(self.span.kind, SpanKind::Client | SpanKind::Producer)
+    }
+
+    pub(super) fn is_app(&self) -> bool {
+        self.kind == ProxyKind::None
+    }
+
+    pub(super) fn is_sidecar(&self) -> bool {
+        self.role == NodeRole::Sidecar
+    }
+
+    /// Whether the role is certain, rather than guessed from the neighbours.
+    pub(super) fn is_certain_sidecar(&self) -> bool {
+        self.is_sidecar() && !matches!(self.role_rule.0, "R4d" | "R2f")
+    }
+
+    /// Whether the parent is named but was not received.
+    pub(super) fn misses_parent(&self) -> bool {
+        self.parent.is_none() && self.span.parent_span_id.is_some_and(|parent| parent != self.span.span_id)
+    }
+
+    /// Whether the span begins the trace.
+    pub(super) fn is_root(&self) -> bool {
+        self.parent.is_none() && !self.misses_parent()
+    }
+
+    /// Whether this is a sidecar on the way out: what called it is its own application. A proxy
+    /// whose upstream cluster is its own application is on the way in. A plain Envoy may call its
+    /// own application anything, so its SERVER spans count as the way in.
+    pub(super) fn is_outbound_sidecar(&self) -> bool {
+        let goes_out = !self.span.upstream_is_own_app && self.span.upstream_cluster.is_some();
+        self.is_sidecar()
+            && match self.vantage {
+                Vantage::Single => !self.span.upstream_is_own_app,
+                Vantage::Downstream => goes_out && self.destination.is_some() && self.is_certain_sidecar(),
+                Vantage::Upstream | Vantage::UpstreamLogical | Vantage::Phase => false,
+            }
+    }
+
+    /// Whether the span can stand for the caller's side of a hop.
+    pub(super) fn is_client_half(&self) -> bool {
+        self.is_up() || (self.vantage == Vantage::Downstream && self.is_outbound_sidecar())
+    }
+}
+
+// === impl Rows ===
+
+impl<'a> Rows<'a> {
+    /// Distinct rows with their parents.
+    pub(super) fn collect(spans: &'a [Arc<NormalSpan>], overrides: &Overrides) -> Self {
+        let mut distinct = distinct(spans);
+        let was_cut = distinct.len() > SPANS_PER_TRACE_MAX;
+        distinct.truncate(SPANS_PER_TRACE_MAX);
+        let mut rows = Rows { rows: distinct.into_iter().map(row).collect(), order: Vec::new(), was_cut };
+        rows.stick_kinds(overrides);
+        rows.number_nodes();
+        rows.find_parents();
+        rows.order = tree::cut_cycles_and_order(&mut rows.rows);
+        rows
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn get(&self, id: RowId) -> &Row<'a> {
+        &self.rows[id as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, id: RowId) -> &mut Row<'a> {
+        &mut self.rows[id as usize]
+    }
+
+    /// Every id, in the order of the rows.
+    pub(super) fn ids(&self) -> std::ops::Range<RowId> {
+        0..self.rows.len() as RowId
+    }
+
+    pub(super) fn same_node(&self, a: RowId, b: RowId) -> bool {
+        self.get(a).node == self.get(b).node
+    }
+
+    /// Equal resource, kind, node and role, and not two different node ids.
+    pub(super) fn same_process(&self, a: RowId, b: RowId) -> bool {
+        let (a, b) = (self.get(a), self.get(b));
+        let (pa, pb) = (&a.span.process, &b.span.process);
+        pa.resource_hash == pb.resource_hash
+            && a.kind == b.kind
+            && a.node == b.node
+            && a.role == b.role
+            && (pa.node_id.is_none() || pb.node_id.is_none() || pa.node_id == pb.node_id)
+    }
+
+    /// P9b: a span of a process that another span of the same trace shows to be a proxy.
+    fn stick_kinds(&mut self, overrides: &Overrides) {
+        let mut kinds: SmallVec<[(u64, ProxyKind); 4]> = SmallVec::new();
+        for row in &self.rows {
+            let is_in_process = matches!(
+                row.kind,
+                ProxyKind::Kong
+                    | ProxyKind::Apisix
+                    | ProxyKind::SpringCloudGateway
+                    | ProxyKind::Zuul
+                    | ProxyKind::Haproxy
+            );
+            let resource = row.span.process.resource_hash;
+            if is_in_process && resource != 0 && kinds.last() != Some(&(resource, row.kind)) {
+                kinds.push((resource, row.kind));
+            }
+        }
+        if kinds.is_empty() {
+            return;
+        }
+        let kinds: HashMap<u64, ProxyKind> = kinds.into_iter().collect();
+        for row in self.rows.iter_mut().filter(|row| row.is_app()) {
+            if let Some(kind) = kinds.get(&row.span.process.resource_hash) {
+                stick(row, *kind, overrides);
+            }
+        }
+    }
+
+    /// Numbers the distinct pairs of service and namespace.
+    pub(super) fn number_nodes(&mut self) {
+        let mut numbers: HashMap<(&str, Option<&str>), u32> = HashMap::with_capacity(8);
+        let mut nodes = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            let next = numbers.len() as u32;
+            let name = (&*row.identity.service, row.identity.namespace.as_deref());
+            nodes.push(*numbers.entry(name).or_insert(next));
+        }
+        drop(numbers);
+        self.rows.iter_mut().zip(nodes).for_each(|(row, node)| row.node = node);
+    }
+
+    /// W2, J1, J2.
+    fn find_parents(&mut self) {
+        let mut halves: HashMap<SpanId, SmallVec<[RowId; 2]>> = HashMap::with_capacity(self.rows.len());
+        for id in self.ids() {
+            halves.entry(self.get(id).span.span_id).or_default().push(id);
+        }
+        for group in halves.values_mut().filter(|group| group.len() > 1) {
+            // W2: the client half first; rows are in order of start already.
+            group.sort_by_key(|id| !(self.get(*id).is_up() || self.get(*id).is_client_kind()));
+        }
+        for id in self.ids() {
+            let (parent, shared) = self.parent_of(id, &halves);
+            let row = self.get_mut(id);
+            (row.parent, row.shared) = (parent, shared);
+        }
+    }
+
+    fn parent_of(&self, id: RowId, halves: &HashMap<SpanId, SmallVec<[RowId; 2]>>) -> (Option<RowId>, bool) {
+        let row = self.get(id);
+        if let Some([first, _, ..]) = halves.get(&row.span.span_id).map(SmallVec::as_slice)
+            && *first != id
+        {
+            return (Some(*first), true);
+        }
+        let Some(named) = row.span.parent_span_id.and_then(|parent| halves.get(&parent)) else { return (None, false) };
+        let others = || named.iter().copied().rev().filter(|other| *other != id).take(HALVES_MAX);
+        let parent = others().find(|other| self.same_node(*other, id)).or_else(|| others().next());
+        (parent, false)
+    }
+}
+
+/// W1: of spans equal in id, kind, resource and name the longest stays. Sorted.
+fn distinct(spans: &[Arc<NormalSpan>]) -> Vec<&NormalSpan> {
+    let mut sorted: Vec<&NormalSpan> = spans.iter().map(|span| &**span).collect();
+    let key = |span: &NormalSpan| (span.span_id, kind_order(span.kind), span.process.resource_hash);
+    sorted.sort_unstable_by(|a, b| {
+        let by_key = key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name));
+        by_key.then_with(|| b.duration_nanos().cmp(&a.duration_nanos())).then_with(|| by_content(a, b))
+    });
+    sorted.dedup_by(|later, kept| key(later) == key(kept) && later.name == kept.name);
+    sorted.sort_unstable_by(|a, b| {
+        let by_time = a.start.cmp(&b.start).then_with(|| b.end.cmp(&a.end));
+        by_time.then_with(|| key(a).cmp(&key(b))).then_with(|| a.name.cmp(&b.name))
+    });
+    sorted
+}
+
+/// Some order among copies that differ; only reached by copies of one span of equal length.
+fn by_content(a: &NormalSpan, b: &NormalSpan) -> std::cmp::Ordering {
+    if std::ptr::eq(a, b) {
+        return std::cmp::Ordering::Equal;
+    }
+    let rank = |span: &NormalSpan| {
+        let mut hasher = DefaultHasher::new();
+        format!("{span:?}").hash(&mut hasher);
+        hasher.finish()
+    };
+    b.start.cmp(&a.start).then_with(|| rank(a).cmp(&rank(b)))
+}
+
+/// Alphabetical, so that the order of rows is that of the words in the documentation.
+const fn kind_order(kind: SpanKind) -> u8 {
+    match kind {
+        SpanKind::Client => 0,
+        SpanKind::Consumer => 1,
+        SpanKind::Internal => 2,
+        SpanKind::Producer => 3,
+        SpanKind::Server => 4,
+        SpanKind::Unspecified => 5,
+    }
+}
+
+fn row(span: &NormalSpan) -> Row<'_> {
+    let (role, role_is_open) = match span.role {
+        RoleHint::Known(role) => (role, false),
+        RoleHint::InContext => (NodeRole::Unknown, true),
+    };
+    Row {
+        span,
+        identity: Arc::clone(&span.identity),
+        kind: span.proxy_kind,
+        kind_rule: span.proxy_rule,
+        vantage: span.vantage,
+        vantage_rule: span.vantage_rule,
+        role,
+        role_rule: span.role_rule,
+        role_is_open,
+        outcome: span.outcome.clone(),
+        destination: span.destination.clone(),
+        node: 0,
+        parent: None,
+        shared: false,
+        carrier: None,
+        entry: None,
+        is_entry: false,
+    }
+}
+
+/// Reads a span again as one of `kind`.
+fn stick(row: &mut Row<'_>, kind: ProxyKind, overrides: &Overrides) {
+    (row.kind, row.kind_rule) = (kind, Rule("P9b"));
+    let has_try = kind == ProxyKind::Kong && row.span.outcome.try_number.is_some();
+    (row.vantage, row.vantage_rule) = vantage_by_name(kind, row.span.kind, &row.span.name, has_try);
+    if row.identity.version.is_some() {
+        // A proxy's service.version is the version of the proxy.
+        row.identity = Arc::new(Identity { version: None, ..(*row.identity).clone() });
+    }
+    if row.is_phase() {
+        row.destination = None;
+    }
+    if overrides.role_of(&row.identity.service).is_some() {
+        return;
+    }
+    let (hint, rule) = role_by_name(kind, &row.identity.service).unwrap_or((RoleHint::InContext, Rule("R3d")));
+    row.role_rule = rule;
+    (row.role, row.role_is_open) = match hint {
+        RoleHint::Known(role) => (role, false),
+        RoleHint::InContext => (NodeRole::Unknown, true),
+    };
+}
