@@ -24,7 +24,7 @@ const ONLY_IN: [(&str, &[&str]); 5] = [
     ("datafusion", &["windrose-query"]),
     ("arrow", &["windrose-store", "windrose-query"]),
     ("parquet", &["windrose-store", "windrose-query"]),
-    ("object_store", &["windrose-store"]),
+    ("object_store", &["windrose-store", "windrose-query"]),
     ("clap", &["windrose"]),
 ];
 
