@@ -70,6 +70,12 @@ impl Plan {
         (Self { messages: punctual }, Self { messages: late })
     }
 
+    /// The messages themselves.
+    #[must_use]
+    pub fn into_messages(self) -> Vec<Message> {
+        self.messages
+    }
+
     /// How many messages there are.
     #[must_use]
     pub fn len(&self) -> usize {
