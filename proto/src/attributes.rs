@@ -13,7 +13,7 @@ pub enum Value {
     Int(i64),
     Double(f64),
     Bytes(bytes::Bytes),
-    Array(Vec<Value>),
+    Array(Vec<Self>),
     Map(Vec<KeyValue>),
 }
 

@@ -35,7 +35,7 @@ impl Bucket {
     #[must_use]
     pub fn lower_nanos(self) -> f64 {
         let octave = u32::from(self.0) >> OCTAVE_BITS;
-        SIXTEENTHS[usize::from(self.0) % PER_OCTAVE as usize] * (octave as f64).exp2()
+        SIXTEENTHS[usize::from(self.0) % PER_OCTAVE as usize] * f64::from(octave).exp2()
     }
 
     /// Upper bound in nanoseconds (exclusive).
@@ -61,7 +61,7 @@ const SIXTEENTHS: [f64; 16] = [
     1.241_857_812_073_484,
     1.296_839_554_651_009_6,
     1.354_255_546_936_892_7,
-    1.414_213_562_373_095_1,
+    std::f64::consts::SQRT_2,
     1.476_826_145_939_499_3,
     1.542_210_825_407_940_8,
     1.610_490_331_949_254_3,

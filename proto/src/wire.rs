@@ -1,6 +1,5 @@
 //! Messages Windrose writes into its own log, generated from `proto/windrose.proto`.
 
 #![expect(missing_docs, reason = "documented in the .proto file")]
-#![expect(clippy::pedantic, reason = "generated code")]
 
 include!(concat!(env!("OUT_DIR"), "/windrose.v1.rs"));
