@@ -5,6 +5,8 @@
 //! Sends recorded spans of real Envoys over gRPC from a few connections to a fresh server with its default settings, with
 //! new trace ids every time around, and prints what the server used: CPU time, memory, bytes on disk.
 
+#![expect(clippy::print_stdout, reason = "a program that reports")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -118,7 +118,7 @@ pub fn roles(answer: &Topology, truth: &BTreeMap<Pair, EdgeTruth>) -> Vec<String
 ///
 /// # Errors
 /// The differences, one a line.
-pub fn verdict(wrong: Vec<String>) -> Result<(), String> {
+pub fn verdict(wrong: &[String]) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 

@@ -18,8 +18,8 @@ async fn check(folder: &Path) {
     Plan::new(&capture, shift_to_now(&capture)).send(&server.ports()).await;
     let knowledge = Knowledge { probed: Some("notify"), ..Knowledge::default() };
     let answer = topology_of(&server.http(), window(), &truth, knowledge).await;
-    judge::verdict(judge::latencies(&answer, &oracle::latencies(&capture))).unwrap();
-    judge::verdict(judge::roles(&answer, &truth)).unwrap();
+    judge::verdict(&judge::latencies(&answer, &oracle::latencies(&capture))).unwrap();
+    judge::verdict(&judge::roles(&answer, &truth)).unwrap();
 }
 
 #[tokio::test]

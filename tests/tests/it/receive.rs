@@ -20,6 +20,8 @@ use crate::support::SHOWN_WITHIN;
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 fn request(number: u64) -> Request {
     Request::new(number, SystemClock.now().minus(Duration::from_secs(1)))
 }
@@ -42,7 +44,7 @@ async fn shown(http: &Http, request: Request, spans: usize) {
     .await;
 }
 
-async fn post(server: &TestServer, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+async fn post(server: &TestServer, headers: Headers<'_>, body: impl Into<Bytes>) -> Answer {
     Http::new(server.ports().otlp_http).post("/v1/traces", headers, body).await
 }
 
@@ -55,7 +57,7 @@ async fn otlp_over_http() {
     let zipped = gzip(&request(3).export().encode_to_vec());
     let zstd = zstd::encode_all(request(4).export().encode_to_vec().as_slice(), 1).unwrap();
     let zipped_json = gzip(&serde_json::to_vec(&request(5).export()).unwrap());
-    let cases: [(u64, &[(&str, &str)], Vec<u8>); 5] = [
+    let cases: [(u64, Headers<'_>, Vec<u8>); 5] = [
         (1, &[("content-type", PROTOBUF)], protobuf),
         (2, &[("content-type", JSON)], json),
         (3, &[("content-type", PROTOBUF), ("content-encoding", "gzip")], zipped),
@@ -104,7 +106,7 @@ async fn what_is_refused_and_how() {
     let protobuf = request(1).export().encode_to_vec();
     let cut = protobuf[..protobuf.len() - 7].to_vec();
     let huge = vec![0_u8; 80 << 20];
-    let cases: [(&str, &[(&str, &str)], Vec<u8>, &[u16]); 7] = [
+    let cases: [(&str, Headers<'_>, Vec<u8>, &[u16]); 7] = [
         ("cut protobuf", &[("content-type", PROTOBUF)], cut, &[400]),
         ("cut JSON", &[("content-type", JSON)], b"{\"resourceSpans\": [".to_vec(), &[400]),
         ("not gzip", &[("content-type", PROTOBUF), ("content-encoding", "gzip")], protobuf.clone(), &[400]),

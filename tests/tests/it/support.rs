@@ -28,7 +28,7 @@ pub(crate) fn topology_of(
 ) -> impl Future<Output = Topology> {
     until("the topology to equal the truth", SHOWN_WITHIN, async move || {
         let answer = Topology::fetch(http, &window.parameters()).await?;
-        judge::verdict(judge::edges(&answer, truth, knowledge))?;
+        judge::verdict(&judge::edges(&answer, truth, knowledge))?;
         Ok::<_, String>(answer)
     })
 }

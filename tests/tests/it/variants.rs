@@ -16,7 +16,7 @@ async fn check(name: &str, tracer: Tracer, knowledge: Knowledge) {
     let server = Home::brisk().start().await;
     Plan::new(&capture, shift_to_now(&capture)).send(&server.ports()).await;
     let answer = topology_of(&server.http(), window(), &truth, knowledge).await;
-    judge::verdict(judge::roles(&answer, &truth)).unwrap();
+    judge::verdict(&judge::roles(&answer, &truth)).unwrap();
 }
 
 #[tokio::test]
