@@ -40,6 +40,7 @@ mod timing;
 mod tree;
 mod visits;
 
+pub use rows::distinct_key;
 use rows::{Row, Rows};
 
 /// What derivation knows besides the spans.

@@ -10,6 +10,7 @@ use windrose_proto::id::SpanId;
 use windrose_proto::limits::SPANS_PER_TRACE_MAX;
 use windrose_proto::model::{NodeRole, ProxyKind, Rule, SpanKind, Vantage};
 use windrose_proto::normal::{Destination, Identity, NormalSpan, Outcome, RoleHint};
+use windrose_proto::time::UnixNanos;
 
 use super::tree;
 use crate::normalise::overrides::Overrides;
@@ -234,23 +235,36 @@ impl<'a> Rows<'a> {
         }
         let Some(named) = row.span.parent_span_id.and_then(|parent| halves.get(&parent)) else { return (None, false) };
         let others = || named.iter().copied().rev().filter(|other| *other != id).take(HALVES_MAX);
-        let parent = others().find(|other| self.same_node(*other, id)).or_else(|| others().next());
+        let of_same_node = || others().filter(|other| self.same_node(*other, id));
+        // Retried attempts share the id as well: time tells which of them a child belongs to.
+        let covers = |other: &RowId| {
+            let half = self.get(*other).span;
+            half.start <= row.span.start && row.span.start <= half.end
+        };
+        let parent = of_same_node().find(covers).or_else(|| of_same_node().next()).or_else(|| others().next());
         (parent, false)
     }
+}
+
+/// W1: what makes a span distinct within its trace. Retried attempts that share their caller's id
+/// also share kind, resource and name; only their start tells them apart.
+#[must_use]
+pub fn distinct_key(span: &NormalSpan) -> (SpanId, u8, u64, Option<UnixNanos>, &str) {
+    let attempt_start = span.shared.then_some(span.start);
+    (span.span_id, kind_order(span.kind), span.process.resource_hash, attempt_start, &span.name)
 }
 
 /// W1: of spans equal in id, kind, resource and name the longest stays. Sorted.
 fn distinct(spans: &[Arc<NormalSpan>]) -> Vec<&NormalSpan> {
     let mut sorted: Vec<&NormalSpan> = spans.iter().map(|span| &**span).collect();
-    let key = |span: &NormalSpan| (span.span_id, kind_order(span.kind), span.process.resource_hash);
     sorted.sort_unstable_by(|a, b| {
-        let by_key = key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name));
+        let by_key = distinct_key(a).cmp(&distinct_key(b));
         by_key.then_with(|| b.duration_nanos().cmp(&a.duration_nanos())).then_with(|| by_content(a, b))
     });
-    sorted.dedup_by(|later, kept| key(later) == key(kept) && later.name == kept.name);
+    sorted.dedup_by(|later, kept| distinct_key(later) == distinct_key(kept));
     sorted.sort_unstable_by(|a, b| {
         let by_time = a.start.cmp(&b.start).then_with(|| b.end.cmp(&a.end));
-        by_time.then_with(|| key(a).cmp(&key(b))).then_with(|| a.name.cmp(&b.name))
+        by_time.then_with(|| distinct_key(a).cmp(&distinct_key(b)))
     });
     sorted
 }
