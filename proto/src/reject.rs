@@ -43,6 +43,10 @@ reasons! {
     BadTenant => "bad_tenant",
     /// The disk budget is used up; the sender was told to come back.
     DiskFull => "disk_full",
+    /// Too many requests at once; the sender was told to come back.
+    Overloaded => "overloaded",
+    /// The process was ending, or could not write; the sender was told to come back.
+    Unavailable => "unavailable",
 }
 
 impl fmt::Display for RejectReason {
