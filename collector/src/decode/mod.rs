@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `compression.rs` | content codings, with a hard cap on what they inflate to |
 //! | `wire.rs` | bounded walk over protobuf fields |
+//! | `json.rs` | bounded pull reader for JSON |
 //! | `otlp_protobuf.rs` | OTLP `ExportTraceServiceRequest`, zero-copy |
+//! | `otlp_json.rs` | the same in JSON, as senders really write it |
+//! | `zipkin_json.rs` | Zipkin v2 span lists |
 //! | `sink.rs` | what every decoder feeds: checks of a finished span, limits, rejections |
 //! | `text.rs` | bytes of a body as text: lossy where not UTF-8, cut where too long |
 //!
@@ -18,26 +21,35 @@ use windrose_proto::reject::RejectReason;
 use windrose_proto::span::Span;
 use windrose_proto::time::UnixNanos;
 
+#[cfg(test)]
+mod arbitrary;
 mod compression;
+mod json;
+mod otlp_json;
 mod otlp_protobuf;
 mod rejections;
 mod sink;
 mod text;
 mod wire;
+mod zipkin_json;
 
 pub use compression::{ContentEncoding, decompress};
+pub use otlp_json::decode_otlp_json;
 pub use otlp_protobuf::decode_otlp_protobuf;
 pub use rejections::Rejections;
+pub use zipkin_json::decode_zipkin_json;
 
 /// What a body holds once it is decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BodyFormat {
     OtlpProtobuf,
+    OtlpJson,
+    ZipkinJson,
 }
 
 impl BodyFormat {
     /// Every format, in the order of [`Self::code`].
-    pub const ALL: [Self; 1] = [Self::OtlpProtobuf];
+    pub const ALL: [Self; 3] = [Self::OtlpProtobuf, Self::OtlpJson, Self::ZipkinJson];
 
     /// A stable number for logs on disk.
     #[must_use]
@@ -97,5 +109,7 @@ pub fn decode(
     let content = decompress(encoding, body)?;
     match format {
         BodyFormat::OtlpProtobuf => decode_otlp_protobuf(&content, origin),
+        BodyFormat::OtlpJson => decode_otlp_json(&content, origin),
+        BodyFormat::ZipkinJson => decode_zipkin_json(&content, origin),
     }
 }

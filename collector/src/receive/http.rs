@@ -1,0 +1,164 @@
+//! OTLP/HTTP: `POST /v1/traces` with protobuf or JSON.
+//!
+//! Success is exactly 200 with an `ExportTraceServiceResponse`: Kong and APISIX take any other
+//! 2xx for a failure and send again. Errors carry a `google.rpc.Status` in the request's format.
+
+use std::sync::Arc;
+
+use ::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::any;
+use prost::Message as _;
+use windrose_proto::model::IngestProtocol;
+
+use super::accept::{ACCEPTED_ENCODINGS, Accepted, Message, content_encoding};
+use super::failure::{Failure, FailureKind};
+use super::rpc_status::{ExportResponse, status_of};
+use super::{Intake, Receiver};
+use crate::decode::BodyFormat;
+
+/// The two formats of OTLP/HTTP; an answer has that of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Protobuf,
+    Json,
+}
+
+impl Format {
+    /// From the media type of the request.
+    fn of(headers: &HeaderMap) -> Result<Self, Failure> {
+        match media_type(headers).as_deref() {
+            Some("application/x-protobuf" | "application/protobuf") => Ok(Self::Protobuf),
+            Some("application/json") => Ok(Self::Json),
+            Some(other) => Err(Failure::unsupported(format!(
+                "content-type {other:?} is not understood: use application/x-protobuf or application/json"
+            ))),
+            None => {
+                Err(Failure::unsupported("content-type is missing: use application/x-protobuf or application/json"))
+            }
+        }
+    }
+
+    const fn media_type(self) -> HeaderValue {
+        match self {
+            Self::Protobuf => HeaderValue::from_static("application/x-protobuf"),
+            Self::Json => HeaderValue::from_static("application/json"),
+        }
+    }
+}
+
+pub(super) fn router<I: Intake>(receiver: Arc<Receiver<I>>) -> Router {
+    Router::new()
+        .route("/v1/traces", any(export::<I>))
+        .route("/v1/metrics", any(async || other_signal("metrics are not taken here: scrape the proxies instead")))
+        .route("/v1/logs", any(async || other_signal("logs are not taken here: send spans only")))
+        .fallback(async || plain(StatusCode::NOT_FOUND, "this port takes OTLP/HTTP: POST /v1/traces\n"))
+        .with_state(receiver)
+}
+
+fn other_signal(message: &'static str) -> Response<Body> {
+    plain(StatusCode::NOT_IMPLEMENTED, message)
+}
+
+async fn export<I: Intake>(State(receiver): State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let format = Format::of(&head.headers);
+    let result = match prepare(&head.method, &head.headers, format.clone()) {
+        Ok(cut) => receiver.accept(IngestProtocol::OtlpHttp, &head.headers, body, cut).await,
+        Err(failure) => Err(receiver.refuse(IngestProtocol::OtlpHttp, failure)),
+    };
+    // Who did not name a format that is understood can at least read JSON.
+    let format = format.unwrap_or(Format::Json);
+    match result {
+        Ok(accepted) => success(format, &accepted),
+        Err(failure) => refusal(format, &failure),
+    }
+}
+
+/// Everything that can be refused before the body is read.
+fn prepare(
+    method: &Method,
+    headers: &HeaderMap,
+    format: Result<Format, Failure>,
+) -> Result<impl FnOnce(bytes::Bytes) -> Result<Message, Failure> + use<>, Failure> {
+    if method != Method::POST {
+        return Err(Failure::method("POST"));
+    }
+    let format = match format? {
+        Format::Protobuf => BodyFormat::OtlpProtobuf,
+        Format::Json => BodyFormat::OtlpJson,
+    };
+    let encoding = content_encoding(headers, "content-encoding")?;
+    Ok(move |body| Ok(Message { format, encoding, body }))
+}
+
+fn success(format: Format, accepted: &Accepted) -> Response<Body> {
+    let response = ExportResponse::of(&accepted.rejected);
+    let body = match format {
+        Format::Protobuf => response.encode_to_vec(),
+        Format::Json => response.to_json().into_bytes(),
+    };
+    with_type(StatusCode::OK, format.media_type(), body)
+}
+
+fn refusal(format: Format, failure: &Failure) -> Response<Body> {
+    let status = status_of(failure);
+    let body = match format {
+        Format::Protobuf => status.encode_to_vec(),
+        Format::Json => status.to_json().into_bytes(),
+    };
+    let mut response = with_type(http_status(failure.kind), format.media_type(), body);
+    add_hints(response.headers_mut(), failure);
+    response
+}
+
+/// Headers that say what would be accepted, and when.
+pub(super) fn add_hints(headers: &mut HeaderMap, failure: &Failure) {
+    match failure.kind {
+        FailureKind::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+        FailureKind::Unsupported => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED_ENCODINGS));
+        }
+        FailureKind::Busy { retry_after } | FailureKind::Full { retry_after } => {
+            // Whole seconds, and never zero: that would invite a busy loop.
+            let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+            headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+        }
+        FailureKind::Malformed | FailureKind::TooLarge | FailureKind::Slow | FailureKind::Unavailable => {}
+    }
+}
+
+/// The HTTP status of a failure. OTLP senders retry 429, 502, 503 and 504 only.
+pub(super) const fn http_status(kind: FailureKind) -> StatusCode {
+    match kind {
+        FailureKind::Malformed => StatusCode::BAD_REQUEST,
+        FailureKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FailureKind::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        FailureKind::Method => StatusCode::METHOD_NOT_ALLOWED,
+        FailureKind::Slow => StatusCode::REQUEST_TIMEOUT,
+        FailureKind::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
+        FailureKind::Full { .. } | FailureKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The media type without its parameters, in lower case.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().unwrap_or("(unreadable)");
+    let essence = value.split(';').next().unwrap_or_default();
+    Some(essence.trim().to_ascii_lowercase())
+}
+
+/// A short text, for people.
+pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    with_type(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into().into_bytes())
+}
+
+fn with_type(status: StatusCode, media_type: HeaderValue, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
