@@ -51,27 +51,30 @@ pub fn topology(data: &Value) -> Table {
     table
 }
 
-/// The series of `/api/v1/latency`.
+/// `/api/v1/latency`: the whole range first, then its steps.
 #[must_use]
 pub fn latency_series(data: &Value) -> Table {
     let mut table = Table::new(&[
         ("TIME", Left),
-        ("COUNT", Right),
+        ("CALLS", Right),
         ("ERRORS", Right),
         ("MEAN MS", Right),
         ("QUANTILES MS", Left),
         ("MAX MS", Right),
     ]);
-    let points = ["/series", "/points", "/steps"].iter().find_map(|place| data.pointer(place)?.as_array());
-    for point in points.into_iter().flatten() {
-        table.push(vec![
-            first_text(point, &["/time", "/start", "/window_start", "/t"]),
-            plain(point, "/count"),
+    let row = |time: String, point: &Value| {
+        vec![
+            time,
+            plain(point, "/calls"),
             plain(point, "/errors"),
-            first_decimal(point, &["/mean_ms", "/latency_ms/mean"], 1),
+            decimal(point, "/mean_ms", 1),
             quantiles(point),
-            first_decimal(point, &["/max_ms", "/latency_ms/max"], 1),
-        ]);
+            decimal(point, "/max_ms", 1),
+        ]
+    };
+    table.push(row("all".to_owned(), data));
+    for point in list(data, "/series") {
+        table.push(row(text(point, "/time"), point));
     }
     table
 }
@@ -89,16 +92,16 @@ pub fn routes(data: &Value) -> Table {
         ("MAX MS", Right),
         ("REACHES", Left),
     ]);
-    for route in list_or_self(data, "/routes") {
+    for route in list(data, "/routes") {
         table.push(vec![
-            first_text(route, &["/route", "/name"]),
+            text(route, "/route"),
             text(route, "/host"),
-            first_plain(route, &["/requests/total", "/requests", "/calls/total"]),
+            plain(route, "/requests"),
             percent(route, "/success_ratio"),
             latency(route, "p50"),
             latency(route, "p99"),
             latency(route, "max"),
-            names(route, &["/services", "/reaches"]),
+            names(route, &["/services", "/egress_hosts"]),
         ]);
     }
     table
@@ -117,12 +120,12 @@ pub fn egress(data: &Value) -> Table {
         ("P99 MS", Right),
         ("MAX MS", Right),
     ]);
-    for row in list_or_self(data, "/egress") {
+    for row in list(data, "/egress") {
         table.push(vec![
-            first_text(row, &["/host", "/target"]),
-            first_text(row, &["/caller", "/source"]),
-            first_text(row, &["/route", "/entry_route"]),
-            first_plain(row, &["/calls/total", "/calls"]),
+            text(row, "/host"),
+            text(row, "/caller"),
+            text(row, "/route"),
+            plain(row, "/calls"),
             percent(row, "/success_ratio"),
             latency(row, "mean"),
             latency(row, "p99"),
@@ -145,9 +148,9 @@ pub fn services(data: &Value) -> Table {
         ("OUT/S", Right),
         ("ERRORS", Right),
     ]);
-    for service in list_or_self(data, "/services") {
+    for service in list(data, "/services") {
         table.push(vec![
-            first_text(service, &["/name", "/service", "/id"]),
+            text(service, "/name"),
             text(service, "/namespace"),
             text(service, "/role"),
             text(service, "/proxy_kind"),
@@ -174,13 +177,13 @@ pub fn trace(data: &Value) -> Table {
         ("SEEN BY", Left),
         ("WHY", Left),
     ]);
-    for hop in list_or_self(data, "/hops") {
+    for hop in list(data, "/hops") {
         table.push(vec![
-            end_name(hop, "/source"),
+            text(hop, "/source"),
             "→".to_owned(),
-            end_name(hop, "/destination"),
+            text(hop, "/target"),
             text(hop, "/direction"),
-            first_plain(hop, &["/http_status", "/status"]),
+            plain(hop, "/http_status"),
             decimal(hop, "/client_ms", 1),
             decimal(hop, "/server_ms", 1),
             text(hop, "/reporters"),
@@ -204,17 +207,17 @@ pub fn completeness(data: &Value) -> Table {
         ("LATE", Right),
         ("COMPLETE", Right),
     ]);
-    for proxy in list_or_self(data, "/proxies") {
+    for proxy in list(data, "/reporters") {
         table.push(vec![
-            first_text(proxy, &["/service", "/name", "/proxy"]),
+            text(proxy, "/service"),
             text(proxy, "/namespace"),
             text(proxy, "/proxy_kind"),
-            first_plain(proxy, &["/reported_sent", "/sent"]),
-            plain(proxy, "/received"),
-            plain(proxy, "/stored"),
-            plain(proxy, "/duplicate"),
-            plain(proxy, "/late"),
-            first_percent(proxy, &["/completeness_ratio", "/complete_ratio"]),
+            plain(proxy, "/spans_reported_sent"),
+            plain(proxy, "/spans_received"),
+            plain(proxy, "/spans_stored"),
+            plain(proxy, "/spans_duplicate"),
+            plain(proxy, "/spans_late"),
+            percent(proxy, "/completeness_ratio"),
         ]);
     }
     table
@@ -222,11 +225,6 @@ pub fn completeness(data: &Value) -> Table {
 
 fn list<'v>(data: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> {
     data.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
-}
-
-/// The list at `pointer`, or the answer itself where it is the list.
-fn list_or_self<'v>(data: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> {
-    data.pointer(pointer).unwrap_or(data).as_array().into_iter().flatten()
 }
 
 /// The readable name of the node an edge refers to by id.
@@ -241,26 +239,14 @@ fn node_name(data: &Value, edge: &Value, pointer: &str) -> String {
 /// `namespace/name@version`, as far as it is known.
 fn qualified_name(node: &Value) -> String {
     let part = |key: &str| node.get(key).and_then(Value::as_str).filter(|part| !part.is_empty());
-    let name = part("name").or_else(|| part("service")).or_else(|| part("id")).unwrap_or(UNKNOWN);
+    let name = part("name").unwrap_or(UNKNOWN);
     let namespace = part("namespace").map(|namespace| format!("{namespace}/")).unwrap_or_default();
     let version = part("version").map(|version| format!("@{version}")).unwrap_or_default();
     format!("{namespace}{name}{version}")
 }
 
-fn end_name(hop: &Value, pointer: &str) -> String {
-    match hop.pointer(pointer) {
-        Some(Value::String(name)) => name.clone(),
-        Some(node @ Value::Object(_)) => qualified_name(node),
-        _ => UNKNOWN.to_owned(),
-    }
-}
-
 fn text(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or(UNKNOWN).to_owned()
-}
-
-fn first_text(value: &Value, pointers: &[&str]) -> String {
-    pointers.iter().map(|pointer| text(value, pointer)).find(|found| found != UNKNOWN).unwrap_or_else(unknown)
 }
 
 fn number(value: &Value, pointer: &str) -> f64 {
@@ -271,10 +257,6 @@ fn decimal(value: &Value, pointer: &str, digits: usize) -> String {
     value.pointer(pointer).and_then(Value::as_f64).map_or_else(unknown, |number| format!("{number:.digits$}"))
 }
 
-fn first_decimal(value: &Value, pointers: &[&str], digits: usize) -> String {
-    pointers.iter().map(|at| decimal(value, at, digits)).find(|found| found != UNKNOWN).unwrap_or_else(unknown)
-}
-
 fn plain(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         Some(Value::Number(number)) => number.to_string(),
@@ -283,27 +265,20 @@ fn plain(value: &Value, pointer: &str) -> String {
     }
 }
 
-fn first_plain(value: &Value, pointers: &[&str]) -> String {
-    pointers.iter().map(|at| plain(value, at)).find(|found| found != UNKNOWN).unwrap_or_else(unknown)
-}
-
 fn percent(value: &Value, pointer: &str) -> String {
     let ratio = value.pointer(pointer).and_then(Value::as_f64);
     ratio.map_or_else(unknown, |ratio| format!("{:.1} %", ratio * 100.0))
 }
 
-fn first_percent(value: &Value, pointers: &[&str]) -> String {
-    pointers.iter().map(|at| percent(value, at)).find(|found| found != UNKNOWN).unwrap_or_else(unknown)
-}
-
 /// What the caller waited; where only the callee was seen, what the callee took.
 fn latency(value: &Value, which: &str) -> String {
     let places = ["/latency_ms/client/", "/latency_ms/server/", "/latency_ms/"].map(|place| format!("{place}{which}"));
-    first_decimal(value, &places.each_ref().map(String::as_str), 1)
+    let shown = places.iter().map(|place| decimal(value, place, 1));
+    shown.into_iter().find(|shown| shown != UNKNOWN).unwrap_or_else(unknown)
 }
 
 fn quantiles(point: &Value) -> String {
-    let found = ["/quantiles_ms", "/quantiles"].iter().find_map(|place| point.pointer(place)?.as_object());
+    let found = point.get("quantiles_ms").and_then(Value::as_object);
     let shown = found.into_iter().flatten().map(|(quantile, value)| {
         let value = value.as_f64().map_or_else(unknown, |number| format!("{number:.1}"));
         format!("{quantile}={value}")
@@ -311,14 +286,10 @@ fn quantiles(point: &Value) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
+/// The texts of all lists at `pointers`.
 fn names(value: &Value, pointers: &[&str]) -> String {
-    let items = pointers.iter().find_map(|place| value.pointer(place)?.as_array());
-    let shown = items.into_iter().flatten().map(|item| match item {
-        Value::String(name) => name.clone(),
-        Value::Object(_) if item.get("version").is_some() && item.get("name").is_none() => text(item, "/version"),
-        other => qualified_name(other),
-    });
-    shown.collect::<Vec<_>>().join(", ")
+    let items = pointers.iter().flat_map(|pointer| list(value, pointer));
+    items.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown() -> String {
