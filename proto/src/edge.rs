@@ -49,12 +49,12 @@ pub struct ErrorClass {
 /// corrections of late spans (rare, and rarely of the slowest) do not exhaust them.
 pub const SLOWEST_KEPT: usize = 4;
 
-/// The slowest observations with their traces, slowest first.
+/// The few largest observations with their traces, largest first: the slowest calls, the latest errors.
 ///
 /// A correction row takes away an observation that an earlier row holds, so removals that find
 /// nothing to remove are kept until the rows are merged, where the pair annihilates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slowest {
+pub struct Largest {
     entries: Vec<(u64, TraceId)>,
     /// Removals still waiting for their observation; only corrections of late spans make any.
     removals: Vec<(u64, TraceId)>,
@@ -62,7 +62,7 @@ pub struct Slowest {
     overflowed: bool,
 }
 
-impl Slowest {
+impl Largest {
     /// Remembers an observation.
     pub fn add(&mut self, nanos: u64, trace: TraceId) {
         if let Some(place) = self.removals.iter().position(|entry| *entry == (nanos, trace)) {
@@ -98,7 +98,7 @@ impl Slowest {
         self.entries.first().map(|(nanos, _)| *nanos)
     }
 
-    /// Slowest first.
+    /// Largest first.
     #[must_use]
     pub fn entries(&self) -> &[(u64, TraceId)] {
         &self.entries
@@ -136,7 +136,7 @@ pub struct Latency {
     pub count: i64,
     pub sum_nanos: i128,
     pub sketch: Sketch,
-    pub slowest: Slowest,
+    pub slowest: Largest,
 }
 
 impl Latency {
@@ -192,8 +192,8 @@ pub struct SpanStats {
     pub duplicate: i64,
     /// The callee went on working after the caller had given up.
     pub late_server: i64,
-    /// A recent failed trace: time of the hop and the trace.
-    pub last_error: Option<(UnixNanos, TraceId)>,
+    /// The latest failed calls: start of the hop in unix nanoseconds, and its trace.
+    pub latest_errors: Largest,
 }
 
 /// What unsampled proxy counters say about an edge in a window. All are differences of cumulative
@@ -319,10 +319,9 @@ impl SpanStats {
         if *count == 0 {
             self.by_class.remove(&ErrorClass::of(hop));
         }
-        if sign == Sign::Add {
-            self.last_error = self.last_error.max(Some((hop.start, hop.trace_id)));
-        } else if self.last_error == Some((hop.start, hop.trace_id)) {
-            self.last_error = None;
+        match sign {
+            Sign::Add => self.latest_errors.add(hop.start.0, hop.trace_id),
+            Sign::Retract => self.latest_errors.remove(hop.start.0, hop.trace_id),
         }
     }
 
@@ -346,7 +345,7 @@ impl SpanStats {
         self.late += other.late;
         self.duplicate += other.duplicate;
         self.late_server += other.late_server;
-        self.last_error = self.last_error.max(other.last_error);
+        self.latest_errors.merge(&other.latest_errors);
     }
 }
 
@@ -376,6 +375,14 @@ impl CounterStats {
     #[must_use]
     pub const fn is_absent(&self) -> bool {
         self.scrapes == 0
+    }
+}
+
+impl SpanStats {
+    /// Whether all that was ever added has been taken back: the edge does not exist.
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        self.attempts == 0
     }
 }
 

@@ -1,14 +1,14 @@
 use proptest::prelude::*;
 
-use super::{SLOWEST_KEPT, Slowest};
+use super::{Largest, SLOWEST_KEPT};
 use crate::id::TraceId;
 
 fn trace(n: u8) -> TraceId {
     TraceId::new([n.max(1); 16]).expect("not zero")
 }
 
-fn slowest(of: &[(u64, u8)]) -> Slowest {
-    let mut all = Slowest::default();
+fn slowest(of: &[(u64, u8)]) -> Largest {
+    let mut all = Largest::default();
     of.iter().for_each(|(nanos, n)| all.add(*nanos, trace(*n)));
     all
 }
@@ -36,7 +36,7 @@ proptest! {
 #[test]
 fn a_correction_row_takes_the_maximum_back() {
     let sealed = slowest(&[(900, 1), (50, 2)]);
-    let mut correction = Slowest::default();
+    let mut correction = Largest::default();
     correction.remove(900, trace(1));
     let mut early = correction.clone();
     early.merge(&sealed);

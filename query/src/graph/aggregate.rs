@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
+
 use windrose_proto::Text;
 use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, SpanStats};
 use windrose_proto::hop::{Entry, EntryRoute, Gap, Node};
@@ -67,15 +69,16 @@ impl Graph {
     /// Merges rollup rows. Legs between a proxy and its own application are not edges.
     #[must_use]
     pub fn build(rows: &[EdgeRow], scope: Scope) -> Self {
-        let names = Names::of_rows(rows);
+        let merged = merge_windows(rows);
+        let names = Names::of_keys(merged.iter().map(|(key, _)| *key));
         let mut graph = Self::default();
-        for row in rows.iter().filter(|row| row.key.direction != Direction::Local) {
-            let source = names.resolve(&row.key.source, scope);
-            let destination = names.resolve(&row.key.destination, scope);
-            graph.note_node(&source, &row.key.source, 0);
-            graph.note_node(&destination, &row.key.destination, row.stats.spans.calls);
-            graph.note_request(row);
-            graph.edges.entry((source, destination)).or_default().add(row);
+        for (key, stats) in &merged {
+            let source = names.resolve(&key.source, scope);
+            let destination = names.resolve(&key.destination, scope);
+            graph.note_node(&source, &key.source, 0);
+            graph.note_node(&destination, &key.destination, stats.spans.calls);
+            graph.note_request(key, stats);
+            graph.edges.entry((source, destination)).or_default().add(key, stats);
         }
         graph
     }
@@ -101,11 +104,26 @@ impl Graph {
         }
     }
 
-    fn note_request(&mut self, row: &EdgeRow) {
-        if let (true, Some(Entry::Route(route))) = (is_entry_edge(&row.key), &row.key.entry) {
-            *self.requests.entry(EntryRoute::clone(route)).or_default() += row.stats.spans.calls;
+    fn note_request(&mut self, key: &EdgeKey, stats: &EdgeStats) {
+        if let (true, Some(Entry::Route(route))) = (is_entry_edge(key), &key.entry) {
+            *self.requests.entry(EntryRoute::clone(route)).or_default() += stats.spans.calls;
         }
     }
+}
+
+/// Adds up the windows of each key. Legs between a proxy and its own application are left out, and
+/// so is what a late span has taken back altogether: it never happened.
+pub(super) fn merge_windows(rows: &[EdgeRow]) -> Vec<(&EdgeKey, EdgeStats)> {
+    let mut merged: HashMap<&EdgeKey, EdgeStats> = HashMap::new();
+    for row in rows.iter().filter(|row| row.key.direction != Direction::Local) {
+        merged.entry(&*row.key).or_default().merge(&row.stats);
+    }
+    let exists = |stats: &EdgeStats| {
+        !(stats.spans.is_absent() && stats.client_counters.is_absent() && stats.server_counters.is_absent())
+    };
+    let mut merged: Vec<_> = merged.into_iter().filter(|(_, stats)| exists(stats)).collect();
+    merged.sort_unstable_by_key(|(key, _)| *key);
+    merged
 }
 
 /// Whether requests enter by this edge: it arrives at a gateway from anything but a gateway.
@@ -130,8 +148,7 @@ const fn role_rank(role: NodeRole) -> u8 {
 }
 
 impl EdgeTotals {
-    fn add(&mut self, row: &EdgeRow) {
-        let (key, stats) = (&row.key, &row.stats);
+    fn add(&mut self, key: &EdgeKey, stats: &EdgeStats) {
         self.stats.merge(stats);
         // Attempts weigh more than counters: what spans say about direction and protocol is
         // observed, what a counter's key says is inferred from names.

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use windrose_proto::Text;
-use windrose_proto::edge::EdgeRow;
+use windrose_proto::edge::{EdgeKey, EdgeRow};
 use windrose_proto::hop::{CLIENT_NODE, Node, UNKNOWN_NODE};
-use windrose_proto::model::{Direction, NodeRole};
+use windrose_proto::model::NodeRole;
+
+use super::aggregate::merge_windows;
 
 /// What a node of the answer stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,11 +81,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Learns from all nodes of the rows, legs between a proxy and its own application left out.
-    pub(super) fn of_rows(rows: &[EdgeRow]) -> Self {
+    /// Learns from both ends of all edges.
+    pub(super) fn of_keys<'a>(keys: impl Iterator<Item = &'a EdgeKey>) -> Self {
         let mut known: BTreeMap<Text, Vec<(Option<Text>, Option<Text>)>> = BTreeMap::new();
-        let edges = rows.iter().filter(|row| row.key.direction != Direction::Local);
-        for node in edges.flat_map(|row| [row.key.source.as_ref(), row.key.destination.as_ref()]) {
+        for node in keys.flat_map(|key| [key.source.as_ref(), key.destination.as_ref()]) {
             let places = known.entry(node.service.clone()).or_default();
             let place = (node.cluster.clone(), node.namespace.clone());
             if !places.contains(&place) {
@@ -132,7 +133,7 @@ impl Resolver {
     /// Learns from all rows of the window, so that it resolves as [`super::Graph::build`] does.
     #[must_use]
     pub fn learn(rows: &[EdgeRow]) -> Self {
-        Self(Names::of_rows(rows))
+        Self(Names::of_keys(merge_windows(rows).iter().map(|(key, _)| *key)))
     }
 
     /// The node of the service graph.

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 use windrose_proto::edge::{CounterStats, EdgeRow};
-use windrose_proto::time::{TimeRange, UnixNanos};
+use windrose_proto::time::TimeRange;
 
 use super::envelope::Success;
 use super::error::ApiError;
@@ -39,7 +39,7 @@ pub struct EdgeHistory {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TraceEvidence {
     pub trace_id: String,
-    /// Why this one: `slowest` or `last_error`.
+    /// Why this one: `slowest` or `latest_error`.
     pub kind: &'static str,
     /// Latency by which it was remembered; `null` for errors.
     pub latency_ms: Option<f64>,
@@ -193,9 +193,9 @@ fn evidence_of(id: String, (source, target): &(NodeId, NodeId), edge: &EdgeTotal
             latency_ms: Some(crate::topology::millis(*nanos as f64)),
         })
         .collect();
-    traces.extend(spans.last_error.map(|(_, trace): (UnixNanos, _)| TraceEvidence {
+    traces.extend(spans.latest_errors.entries().iter().map(|(_, trace)| TraceEvidence {
         trace_id: trace.to_string(),
-        kind: "last_error",
+        kind: "latest_error",
         latency_ms: None,
     }));
     let sides = [("client", &edge.stats.client_counters), ("server", &edge.stats.server_counters)];

@@ -253,7 +253,7 @@ pub struct EvidenceAnswer {
     pub late_server: i64,
     /// `high`: seen from both sides, or by spans and counters; `medium`: from one; `low`: inferred.
     pub confidence: &'static str,
-    /// Slowest first, then the last failure.
+    /// Largest first, then the last failure.
     pub trace_ids: Vec<String>,
 }
 
@@ -498,7 +498,7 @@ fn evidence_of(edge: &EdgeTotals) -> EvidenceAnswer {
     };
     let slowest = spans.client.slowest.entries().iter().chain(spans.server.slowest.entries());
     let mut trace_ids: Vec<String> = Vec::new();
-    for trace in slowest.map(|(_, trace)| trace).chain(spans.last_error.iter().map(|(_, trace)| trace)) {
+    for trace in slowest.map(|(_, trace)| trace).chain(spans.latest_errors.entries().first().map(|(_, trace)| trace)) {
         let id = trace.to_string();
         if !trace_ids.contains(&id) {
             trace_ids.push(id);

@@ -11,7 +11,7 @@ use proptest::sample::select;
 use smallvec::SmallVec;
 use windrose_proto::Text;
 use windrose_proto::attributes::{Attributes, KeyValue, Value};
-use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, ErrorClass, Latency, Slowest, SpanStats};
+use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, ErrorClass, Largest, Latency, SpanStats};
 use windrose_proto::hop::{Entry, EntryRoute, Gap, Hop, Node, Request};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::{
@@ -376,9 +376,9 @@ pub(crate) fn request_row() -> impl Strategy<Value = RequestRow> {
     })
 }
 
-fn slowest() -> impl Strategy<Value = Slowest> {
+fn slowest() -> impl Strategy<Value = Largest> {
     (vec((nanos(), trace_id()), 0..6), vec((nanos(), trace_id()), 0..3), any::<bool>())
-        .prop_map(|(entries, removals, overflowed)| Slowest::from_parts(entries, removals, overflowed))
+        .prop_map(|(entries, removals, overflowed)| Largest::from_parts(entries, removals, overflowed))
 }
 
 fn latency() -> impl Strategy<Value = Latency> {
@@ -422,15 +422,8 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
         fault,
     });
     let big = 10_i128.pow(37);
-    (
-        any::<[i64; 14]>(),
-        btree_map(class, any::<i64>(), 0..3),
-        latency(),
-        latency(),
-        -big..big,
-        option::of((nanos(), trace_id())),
-    )
-        .prop_map(|(n, by_class, client, server, overhead_sum_nanos, last_error)| SpanStats {
+    (any::<[i64; 14]>(), btree_map(class, any::<i64>(), 0..3), latency(), latency(), -big..big, slowest()).prop_map(
+        |(n, by_class, client, server, overhead_sum_nanos, latest_errors)| SpanStats {
             calls: n[0],
             attempts: n[1],
             errors: n[2],
@@ -449,8 +442,9 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
             late: n[11],
             duplicate: n[12],
             late_server: n[13],
-            last_error: last_error.map(|(at, trace)| (UnixNanos(at), trace)),
-        })
+            latest_errors,
+        },
+    )
 }
 
 pub(crate) fn edge_row() -> impl Strategy<Value = EdgeRow> {

@@ -12,7 +12,7 @@ use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 use windrose_proto::Text;
-use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, ErrorClass, Latency, Slowest, SpanStats};
+use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, ErrorClass, Largest, Latency, SpanStats};
 use windrose_proto::id::TraceId;
 use windrose_proto::model::{Direction, Fault, Protocol, Reason};
 use windrose_proto::sketch::{Bucket, Sketch};
@@ -90,8 +90,7 @@ pub fn to_batch(rows: &[EdgeRow]) -> RecordBatch {
     push_classes(&mut columns, rows);
     push_latency(&mut columns, "client", rows, |stats| &stats.client);
     push_latency(&mut columns, "server", rows, |stats| &stats.server);
-    columns.long_opt("last_error_ns", spans().map(|stats| stats.last_error.map(|(at, _)| at.0 as i64)));
-    columns.id_opt("last_error_trace_id", spans().map(|stats| stats.last_error.map(|(_, trace)| *trace.as_bytes())));
+    push_largest(&mut columns, "latest_errors", spans().map(|stats| &stats.latest_errors));
     push_counters(&mut columns, "client_counter", rows, |stats| &stats.client_counters);
     push_counters(&mut columns, "server_counter", rows, |stats| &stats.server_counters);
     columns.finish(rows.len())
@@ -134,12 +133,16 @@ fn push_latency(columns: &mut Columns, side: &str, rows: &[EdgeRow], pick: fn(&S
             ("count", false, Arc::new(Int64Array::from_iter_values(buckets().map(|(_, count)| *count)))),
         ],
     );
-    push_slowest(columns, format!("{side}_slowest"), sides().map(|latency| latency.slowest.entries()));
-    push_slowest(columns, format!("{side}_slowest_removed"), sides().map(|latency| latency.slowest.removals()));
-    columns.flag(format!("{side}_slowest_cut"), sides().map(|latency| latency.slowest.overflowed()));
+    push_largest(columns, &format!("{side}_slowest"), sides().map(|latency| &latency.slowest));
 }
 
-fn push_slowest<'a>(columns: &mut Columns, name: String, lists: impl Iterator<Item = &'a [(u64, TraceId)]> + Clone) {
+fn push_largest<'a>(columns: &mut Columns, name: &str, lists: impl Iterator<Item = &'a Largest> + Clone) {
+    push_entries(columns, name.to_owned(), lists.clone().map(Largest::entries));
+    push_entries(columns, format!("{name}_removed"), lists.clone().map(Largest::removals));
+    columns.flag(format!("{name}_cut"), lists.map(Largest::overflowed));
+}
+
+fn push_entries<'a>(columns: &mut Columns, name: String, lists: impl Iterator<Item = &'a [(u64, TraceId)]> + Clone) {
     let entries = || lists.clone().flatten();
     columns.structs(
         name,
@@ -237,8 +240,7 @@ struct StatsReader<'a> {
     classes: StructList<'a>,
     client: LatencyReader<'a>,
     server: LatencyReader<'a>,
-    last_error: &'a Int64Array,
-    last_error_trace: &'a arrow::array::FixedSizeBinaryArray,
+    latest_errors: LargestReader<'a>,
     client_counters: CounterReader<'a>,
     server_counters: CounterReader<'a>,
     codes: HashMap<String, Text>,
@@ -252,8 +254,7 @@ impl<'a> StatsReader<'a> {
             classes: StructList::new(reader, "by_class")?,
             client: LatencyReader::new(reader, "client")?,
             server: LatencyReader::new(reader, "server")?,
-            last_error: reader.long("last_error_ns")?,
-            last_error_trace: reader.id("last_error_trace_id")?,
+            latest_errors: LargestReader::new(reader, "latest_errors")?,
             client_counters: CounterReader::new(reader, "client_counter")?,
             server_counters: CounterReader::new(reader, "server_counter")?,
             codes: HashMap::new(),
@@ -269,8 +270,7 @@ impl<'a> StatsReader<'a> {
         spans.by_class = self.classes_at(row)?;
         spans.client = self.client.get(row)?;
         spans.server = self.server.get(row)?;
-        let last_error_trace = id_at(self.last_error_trace, row).and_then(TraceId::new);
-        spans.last_error = long_at(self.last_error, row).map(|at| UnixNanos(at as u64)).zip(last_error_trace);
+        spans.latest_errors = self.latest_errors.get(row)?;
         Ok(EdgeStats {
             spans,
             client_counters: self.client_counters.get(row, &mut self.codes),
@@ -300,9 +300,7 @@ struct LatencyReader<'a> {
     count: &'a Int64Array,
     sum: &'a arrow::array::Decimal128Array,
     sketch: StructList<'a>,
-    slowest: StructList<'a>,
-    removed: StructList<'a>,
-    cut: &'a arrow::array::BooleanArray,
+    slowest: LargestReader<'a>,
 }
 
 impl<'a> LatencyReader<'a> {
@@ -311,9 +309,7 @@ impl<'a> LatencyReader<'a> {
             count: reader.long(&format!("{side}_count"))?,
             sum: reader.decimal(&format!("{side}_sum_ns"))?,
             sketch: StructList::new(reader, &format!("{side}_sketch"))?,
-            slowest: StructList::new(reader, &format!("{side}_slowest"))?,
-            removed: StructList::new(reader, &format!("{side}_slowest_removed"))?,
-            cut: reader.flag(&format!("{side}_slowest_cut"))?,
+            slowest: LargestReader::new(reader, &format!("{side}_slowest"))?,
         })
     }
 
@@ -324,16 +320,33 @@ impl<'a> LatencyReader<'a> {
             count: self.count.value(row),
             sum_nanos: decimal_at(self.sum, row),
             sketch: Sketch::from_buckets(buckets),
-            slowest: Slowest::from_parts(
-                slowest_at(&self.slowest, row)?,
-                slowest_at(&self.removed, row)?,
-                self.cut.value(row),
-            ),
+            slowest: self.slowest.get(row)?,
         })
     }
 }
 
-fn slowest_at(list: &StructList<'_>, row: usize) -> Result<Vec<(u64, TraceId)>, TableError> {
+struct LargestReader<'a> {
+    entries: StructList<'a>,
+    removed: StructList<'a>,
+    cut: &'a arrow::array::BooleanArray,
+}
+
+impl<'a> LargestReader<'a> {
+    fn new(reader: Reader<'a>, name: &str) -> Result<Self, TableError> {
+        Ok(Self {
+            entries: StructList::new(reader, name)?,
+            removed: StructList::new(reader, &format!("{name}_removed"))?,
+            cut: reader.flag(&format!("{name}_cut"))?,
+        })
+    }
+
+    fn get(&self, row: usize) -> Result<Largest, TableError> {
+        let (entries, removed) = (entries_at(&self.entries, row)?, entries_at(&self.removed, row)?);
+        Ok(Largest::from_parts(entries, removed, self.cut.value(row)))
+    }
+}
+
+fn entries_at(list: &StructList<'_>, row: usize) -> Result<Vec<(u64, TraceId)>, TableError> {
     let (nanos, trace) = (list.longs(0), list.ids(1));
     list.range(row)
         .map(|item| {
