@@ -1,0 +1,225 @@
+//! The joiner: all tenants' open traces, one owner, no locks.
+//!
+//! It is a state machine without I/O of its own: spans and counters in, ticks, and out come
+//! published snapshots and batches to seal. Sealed spans are reached through [`TraceArchive`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windrose_proto::edge::{CounterStats, EdgeKey};
+use windrose_proto::hop::Node;
+use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
+use windrose_proto::span::Span;
+use windrose_proto::tenant::TenantId;
+use windrose_proto::time::UnixNanos;
+use windrose_proto::{Text, wire};
+use windrose_store::ledger::Reporter;
+use windrose_store::row::SpanRow;
+use windrose_store::sealed::TenantCatalog;
+use windrose_store::snapshot::Revisions;
+use windrose_store::store::Store;
+
+use super::derive::DeriveOptions;
+use super::tenant::TenantJoin;
+pub use super::tenant::{ArchiveError, JoinCounts, JoinLimits, SealBatch, TraceArchive};
+use crate::normalise::Normaliser;
+
+/// Gauges of the join at one instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JoinGauges {
+    pub open_traces: usize,
+    pub open_bytes: usize,
+    pub unsealed_rows: usize,
+}
+
+/// The join of all tenants.
+#[derive(Debug)]
+pub struct Joiner {
+    tenants: BTreeMap<TenantId, TenantJoin>,
+    normaliser: Normaliser,
+    limits: JoinLimits,
+    store: Store,
+}
+
+impl Joiner {
+    /// An empty join that publishes to `store`.
+    #[must_use]
+    pub const fn new(normaliser: Normaliser, limits: JoinLimits, store: Store) -> Self {
+        Self { tenants: BTreeMap::new(), normaliser, limits, store }
+    }
+
+    /// Makes a tenant's sealed data known before anything is received for it, and takes up the
+    /// traces that were open at its last seal.
+    pub fn restore(
+        &mut self,
+        tenant: &TenantId,
+        catalog: Arc<TenantCatalog>,
+        revisions: Revisions,
+        open_traces: &[windrose_proto::id::TraceId],
+        archive: &dyn TraceArchive,
+        now: UnixNanos,
+    ) {
+        let mut join = TenantJoin::new(self.limits, catalog, revisions, now);
+        for trace in open_traces {
+            join.resume(*trace, archive, &mut self.normaliser, now);
+        }
+        self.tenants.insert(tenant.clone(), join);
+    }
+
+    /// The sealed data of a tenant as the join knows it.
+    #[must_use]
+    pub fn catalog(&self, tenant: &TenantId) -> Arc<TenantCatalog> {
+        self.tenants.get(tenant).map_or_else(Arc::default, TenantJoin::catalog)
+    }
+
+    /// Takes the spans of one acknowledged request.
+    pub fn ingest(
+        &mut self,
+        tenant: &TenantId,
+        spans: Vec<Span>,
+        arrived: UnixNanos,
+        archive: &dyn TraceArchive,
+        now: UnixNanos,
+    ) {
+        let limits = self.limits;
+        let join = tenant_join(&mut self.tenants, tenant, limits, now);
+        for span in spans {
+            let normal = Arc::new(self.normaliser.normalise(&span));
+            join.ingest(SpanRow { span: Arc::new(span), normal, arrived }, archive, &mut self.normaliser, now);
+        }
+    }
+
+    /// Takes what the scrapes of proxies counted.
+    pub fn add_counters(&mut self, tenant: &TenantId, batch: wire::CounterBatch, now: UnixNanos) {
+        let join = tenant_join(&mut self.tenants, tenant, self.limits, now);
+        for edge in batch.edges {
+            let key = EdgeKey {
+                source: Arc::new(node_of(edge.source.clone())),
+                destination: Arc::new(node_of(edge.destination.clone())),
+                direction: Direction::parse(&edge.direction).unwrap_or(Direction::Unknown),
+                protocol: Protocol::parse(&edge.protocol).unwrap_or(Protocol::Unknown),
+                entry: None,
+                origin: None,
+            };
+            // The middle of the interval: the window most of the counted requests fall into.
+            let middle = edge.interval_start_unix_nano / 2 + edge.interval_end_unix_nano / 2;
+            join.add_counters(key, edge.client_side, UnixNanos(middle), &counters_of(edge));
+        }
+        for proxy in batch.proxy_spans {
+            let node = node_of(proxy.node);
+            let reporter = Reporter { namespace: node.namespace, service: node.service, proxy_kind: node.proxy_kind };
+            join.add_reported_spans(&reporter, proxy.sent.max(0) as u64, proxy.dropped.max(0) as u64);
+        }
+    }
+
+    /// Derives what changed, settles what is due and publishes. Call about once a second.
+    pub fn tick(&mut self, now: UnixNanos) {
+        let options = DeriveOptions::from(&self.normaliser);
+        self.tenants.values_mut().for_each(|join| join.tick(&options, now));
+        self.publish(now);
+    }
+
+    fn publish(&mut self, now: UnixNanos) {
+        let changed = self.tenants.iter_mut();
+        self.store.publish(changed.filter_map(|(tenant, join)| Some((tenant.clone(), join.snapshot(now)?))));
+    }
+
+    /// Hands out what is to be sealed. Call right after [`Self::tick`].
+    pub fn begin_seal(&mut self, now: UnixNanos) -> Vec<(TenantId, SealBatch)> {
+        let tenants = self.tenants.iter_mut();
+        let batches = tenants.filter_map(|(tenant, join)| Some((tenant.clone(), join.begin_seal()?))).collect();
+        self.publish(now);
+        batches
+    }
+
+    /// The batch of `tenant` is on disk and in `catalog`.
+    pub fn finish_seal(&mut self, tenant: &TenantId, catalog: Arc<TenantCatalog>) {
+        if let Some(join) = self.tenants.get_mut(tenant) {
+            join.finish_seal(catalog);
+        }
+    }
+
+    /// Replaces the operator's overrides; open traces are derived with them from their next span on.
+    pub fn set_normaliser(&mut self, normaliser: Normaliser) {
+        self.normaliser = normaliser;
+    }
+
+    /// Sums over all tenants since the start.
+    #[must_use]
+    pub fn counts(&self) -> JoinCounts {
+        let mut sum = JoinCounts::default();
+        for join in self.tenants.values() {
+            let counts = &join.counts;
+            sum.spans_stored += counts.spans_stored;
+            sum.spans_duplicate += counts.spans_duplicate;
+            sum.spans_late += counts.spans_late;
+            sum.spans_beyond_trace_limit += counts.spans_beyond_trace_limit;
+            sum.traces_opened += counts.traces_opened;
+            sum.traces_reopened += counts.traces_reopened;
+            sum.traces_settled += counts.traces_settled;
+            sum.traces_evicted += counts.traces_evicted;
+            sum.revisions += counts.revisions;
+            sum.derivations += counts.derivations;
+            sum.archive_errors += counts.archive_errors;
+        }
+        sum
+    }
+
+    /// What is held in memory now.
+    #[must_use]
+    pub fn gauges(&self) -> JoinGauges {
+        let mut sum = JoinGauges::default();
+        for join in self.tenants.values() {
+            sum.open_traces += join.open_traces();
+            sum.open_bytes += join.open_bytes();
+            sum.unsealed_rows += join.unsealed_rows();
+        }
+        sum
+    }
+}
+
+fn tenant_join<'a>(
+    tenants: &'a mut BTreeMap<TenantId, TenantJoin>,
+    tenant: &TenantId,
+    limits: JoinLimits,
+    now: UnixNanos,
+) -> &'a mut TenantJoin {
+    let empty = || TenantJoin::new(limits, Arc::default(), Revisions::default(), now);
+    tenants.entry(tenant.clone()).or_insert_with(empty)
+}
+
+fn node_of(node: Option<wire::Node>) -> Node {
+    let Some(node) = node else { return Node::unknown() };
+    let optional = |text: String| (!text.is_empty()).then(|| Text::from(text));
+    Node {
+        cluster: optional(node.cluster),
+        namespace: optional(node.namespace),
+        service: Text::from(node.service),
+        workload: optional(node.workload),
+        version: optional(node.version),
+        role: NodeRole::parse(&node.role).unwrap_or(NodeRole::Unknown),
+        proxy_kind: ProxyKind::parse(&node.proxy_kind).unwrap_or(ProxyKind::None),
+    }
+}
+
+fn counters_of(edge: wire::EdgeCounters) -> CounterStats {
+    CounterStats {
+        calls: edge.calls,
+        attempts: edge.attempts,
+        by_code: edge.by_code.into_iter().map(|(code, count)| (Text::from(code), count)).collect(),
+        errors: edge.errors,
+        retries: edge.retries,
+        retries_succeeded: edge.retries_succeeded,
+        retries_exhausted: edge.retries_exhausted,
+        timeouts: edge.timeouts,
+        circuit_rejected: edge.circuit_rejected,
+        connect_failures: edge.connect_failures,
+        resets: edge.resets,
+        ejections: edge.ejections,
+        bytes_sent: edge.bytes_sent,
+        bytes_received: edge.bytes_received,
+        tls_mutual: edge.tls_mutual,
+        tls_known: edge.tls_known,
+        scrapes: 1,
+    }
+}

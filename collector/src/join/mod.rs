@@ -1,0 +1,18 @@
+//! The join: `derive` is a pure function of the spans of one trace; the joiner keeps the spans of
+//! open traces, derives again what changed and applies the difference.
+//!
+//! | file | what |
+//! |---|---|
+//! | `derive/` | spans of one trace → request, hops, verdicts (the trace-level rules) |
+//! | `diff.rs` | which hops to take back and which to add |
+//! | `open_trace.rs` | the spans of one trace that may still grow, without duplicates |
+//! | `tenant.rs` | all open traces of one tenant and what they have emitted so far |
+//! | `joiner.rs` | all tenants: ingest, tick, seal hand-over, publication |
+
+pub mod derive;
+mod diff;
+pub mod joiner;
+mod open_trace;
+mod tenant;
+#[cfg(test)]
+mod tests;

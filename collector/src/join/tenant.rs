@@ -1,0 +1,454 @@
+//! The open traces of one tenant, and everything they have emitted that is not sealed yet.
+//!
+//! Invariants:
+//! - at every published instant the rollups equal the sum over all derived hops of all spans
+//!   received so far: an open trace's hops are in, a settled trace's hops are in, once;
+//! - hop and request rows are written when a trace settles, and again with the next revision when a
+//!   late span changes them;
+//! - after [`TenantJoin::begin_seal`] the sealed rows are a function of exactly the spans received
+//!   before it; traces that are still open then are listed with the seal.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use windrose_proto::edge::{CounterStats, EdgeKey, Sign};
+use windrose_proto::hop::Hop;
+use windrose_proto::id::TraceId;
+use windrose_proto::span::Span;
+use windrose_proto::time::UnixNanos;
+use windrose_store::hot::{HotTables, SpanChunk};
+use windrose_store::ledger::{Ledger, Reporter};
+use windrose_store::row::{HopRow, RequestRow, SpanRow};
+use windrose_store::sealed::TenantCatalog;
+use windrose_store::snapshot::{Revisions, TenantSnapshot};
+
+use super::derive::{DeriveOptions, derive};
+use super::diff::diff;
+use super::open_trace::{OpenTrace, Taken};
+use crate::normalise::Normaliser;
+
+/// When a trace is settled and how much may be open.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinLimits {
+    /// Settled after this long without a new span. Envoy flushes every 5 s and the spans of one
+    /// trace were measured up to 5.02 s apart, so 10 s leaves room for a slow child.
+    pub settle_after: Duration,
+    /// Settled at this age even while spans keep coming.
+    pub max_age: Duration,
+    /// Memory of all open traces of a tenant; beyond it those idle longest are settled early.
+    pub max_open_bytes: usize,
+}
+
+impl Default for JoinLimits {
+    fn default() -> Self {
+        Self { settle_after: Duration::from_secs(10), max_age: Duration::from_secs(60), max_open_bytes: 512 << 20 }
+    }
+}
+
+/// Spans of a trace that left memory: how the joiner asks for them.
+pub trait TraceArchive {
+    /// Whether sealed files may hold spans of `trace`; false positives cost a read.
+    fn may_contain(&self, trace: TraceId) -> bool;
+    /// The sealed spans of `trace`.
+    ///
+    /// # Errors
+    /// When a file cannot be read; the trace is then treated as unknown and the error counted.
+    fn load(&self, trace: TraceId) -> Result<Vec<Span>, ArchiveError>;
+}
+
+/// Sealed spans could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading sealed spans of trace {trace}")]
+pub struct ArchiveError {
+    pub trace: TraceId,
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What happened, for the process' own metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JoinCounts {
+    pub spans_stored: u64,
+    pub spans_duplicate: u64,
+    pub spans_late: u64,
+    pub spans_beyond_trace_limit: u64,
+    pub traces_opened: u64,
+    pub traces_reopened: u64,
+    pub traces_settled: u64,
+    pub traces_evicted: u64,
+    pub revisions: u64,
+    pub derivations: u64,
+    pub archive_errors: u64,
+}
+
+/// What one seal writes.
+#[derive(Debug)]
+pub struct SealBatch {
+    pub tables: Arc<HotTables>,
+    /// Traces whose hop and request rows are not in `tables` because they may still grow.
+    pub open_traces: Vec<TraceId>,
+}
+
+/// The join of one tenant.
+#[derive(Debug)]
+pub(super) struct TenantJoin {
+    limits: JoinLimits,
+    open: HashMap<TraceId, OpenTrace>,
+    open_bytes: usize,
+    /// Open traces in the order in which they are to be looked at for settling.
+    waiting: VecDeque<(UnixNanos, TraceId)>,
+    dirty: Vec<TraceId>,
+    /// Traces settled in the current generation and in the one being sealed.
+    settled: HashSet<TraceId>,
+    settled_sealing: HashSet<TraceId>,
+    keys: HashSet<Arc<EdgeKey>>,
+
+    hot: HotTables,
+    pending_spans: Vec<SpanRow>,
+    pending_hops: Vec<HopRow>,
+    pending_requests: Vec<RequestRow>,
+    sealing: Option<Arc<HotTables>>,
+    sealed: Arc<TenantCatalog>,
+    revisions: Arc<Revisions>,
+    ledger: Ledger,
+    changed: bool,
+    pub(super) counts: JoinCounts,
+}
+
+impl TenantJoin {
+    pub(super) fn new(limits: JoinLimits, sealed: Arc<TenantCatalog>, revisions: Revisions, now: UnixNanos) -> Self {
+        Self {
+            limits,
+            open: HashMap::new(),
+            open_bytes: 0,
+            waiting: VecDeque::new(),
+            dirty: Vec::new(),
+            settled: HashSet::new(),
+            settled_sealing: HashSet::new(),
+            keys: HashSet::new(),
+            hot: HotTables::default(),
+            pending_spans: Vec::new(),
+            pending_hops: Vec::new(),
+            pending_requests: Vec::new(),
+            sealing: None,
+            sealed,
+            revisions: Arc::new(revisions),
+            ledger: Ledger { since: now, ..Ledger::default() },
+            changed: true,
+            counts: JoinCounts::default(),
+        }
+    }
+
+    /// Takes one received span.
+    pub(super) fn ingest(
+        &mut self,
+        row: SpanRow,
+        archive: &dyn TraceArchive,
+        normaliser: &mut Normaliser,
+        now: UnixNanos,
+    ) {
+        let trace = row.span.trace_id;
+        if !self.open.contains_key(&trace) {
+            self.open_trace(trace, archive, normaliser, now);
+        }
+        let Some(open) = self.open.get_mut(&trace) else { return };
+        let was_dirty = open.dirty || !open.duplicates.is_empty();
+        let bytes_before = open.bytes();
+        let taken = open.take(&row);
+        open.last_arrival = now;
+        let late = open.written_revision > 0;
+        self.open_bytes = self.open_bytes + open.bytes() - bytes_before;
+        if !was_dirty {
+            self.dirty.push(trace);
+        }
+        self.book(&row, taken, late);
+        if taken != Taken::Duplicate {
+            self.pending_spans.push(row);
+        }
+        self.changed = true;
+    }
+
+    fn book(&mut self, row: &SpanRow, taken: Taken, late: bool) {
+        let counts = self.ledger.entry(&reporter_of(row));
+        counts.received += 1;
+        counts.last_span = counts.last_span.max(row.arrived);
+        match taken {
+            Taken::Duplicate => {
+                counts.duplicate += 1;
+                self.counts.spans_duplicate += 1;
+            }
+            Taken::New | Taken::BeyondLimit => {
+                counts.stored += 1;
+                counts.late += u64::from(late);
+                self.counts.spans_stored += 1;
+                self.counts.spans_late += u64::from(late);
+                self.counts.spans_beyond_trace_limit += u64::from(taken == Taken::BeyondLimit);
+            }
+            // The longer copy takes the place of the stored one, so it is the earlier that was the duplicate.
+            Taken::Longer => {
+                counts.duplicate += 1;
+                self.counts.spans_duplicate += 1;
+            }
+        }
+    }
+
+    /// Opens a trace; one that had been settled comes back with its spans and what it has emitted.
+    fn open_trace(&mut self, trace: TraceId, archive: &dyn TraceArchive, normaliser: &mut Normaliser, now: UnixNanos) {
+        let mut open = OpenTrace::new(now);
+        for row in self.known_spans(trace, archive, normaliser, now) {
+            open.take(&row);
+        }
+        if open.span_count() == 0 {
+            self.counts.traces_opened += 1;
+        } else {
+            open.dirty = false;
+            open.duplicates.clear();
+            let derived = derive(&open.normalised(), &DeriveOptions::from(&*normaliser));
+            open.emitted = derived.hops;
+            open.request = Some(Arc::new(derived.request));
+            open.written_revision = self.revisions.get(&trace).copied().unwrap_or(1);
+            self.counts.traces_reopened += 1;
+        }
+        self.open_bytes += open.bytes();
+        self.waiting.push_back((now.plus(self.limits.settle_after), trace));
+        self.open.insert(trace, open);
+    }
+
+    /// Takes up a trace that was open when its spans were sealed: its hops are in the sealed
+    /// rollups, none of its rows is written.
+    pub(super) fn resume(
+        &mut self,
+        trace: TraceId,
+        archive: &dyn TraceArchive,
+        normaliser: &mut Normaliser,
+        now: UnixNanos,
+    ) {
+        self.open_trace(trace, archive, normaliser, now);
+        if let Some(open) = self.open.get_mut(&trace) {
+            open.written_revision = 0;
+            open.changed = true;
+        }
+    }
+
+    fn known_spans(
+        &mut self,
+        trace: TraceId,
+        archive: &dyn TraceArchive,
+        normaliser: &mut Normaliser,
+        now: UnixNanos,
+    ) -> Vec<SpanRow> {
+        let mut rows = Vec::new();
+        if self.settled.contains(&trace) || self.settled_sealing.contains(&trace) {
+            rows.extend(self.pending_spans.iter().filter(|row| row.span.trace_id == trace).cloned());
+            rows.extend(self.hot.spans_of_trace(trace).cloned());
+            if let Some(sealing) = &self.sealing {
+                rows.extend(sealing.spans_of_trace(trace).cloned());
+            }
+        }
+        if archive.may_contain(trace) {
+            match archive.load(trace) {
+                Ok(spans) => rows.extend(spans.into_iter().map(|span| {
+                    let normal = Arc::new(normaliser.normalise(&span));
+                    SpanRow { span: Arc::new(span), normal, arrived: now }
+                })),
+                Err(error) => {
+                    self.counts.archive_errors += 1;
+                    tracing::error!(error = %error, source = ?error.source, "late span: sealed spans of its trace cannot be read, its hops may be counted twice");
+                }
+            }
+        }
+        rows
+    }
+
+    /// Attaches what a scrape counted to its edge.
+    pub(super) fn add_counters(&mut self, key: EdgeKey, client_side: bool, at: UnixNanos, counters: &CounterStats) {
+        let key = intern(&mut self.keys, key);
+        self.hot.add_to_edge(at, &key, |stats| {
+            let side = if client_side { &mut stats.client_counters } else { &mut stats.server_counters };
+            side.merge(counters);
+        });
+        self.changed = true;
+    }
+
+    /// Books what a proxy says it sent.
+    pub(super) fn add_reported_spans(&mut self, reporter: &Reporter, sent: u64, dropped: u64) {
+        let counts = self.ledger.entry(reporter);
+        counts.reported_sent = Some(counts.reported_sent.unwrap_or(0) + sent);
+        counts.reported_dropped = Some(counts.reported_dropped.unwrap_or(0) + dropped);
+        self.changed = true;
+    }
+
+    /// Derives what changed, settles what is due.
+    pub(super) fn tick(&mut self, options: &DeriveOptions, now: UnixNanos) {
+        for trace in std::mem::take(&mut self.dirty) {
+            self.rederive(trace, options);
+        }
+        while let Some((due, trace)) = self.waiting.front().copied() {
+            if due > now && self.open_bytes <= self.limits.max_open_bytes {
+                break;
+            }
+            self.waiting.pop_front();
+            let Some(open) = self.open.get(&trace) else { continue };
+            let settled_at = open.last_arrival.plus(self.limits.settle_after);
+            let aged_out = open.first_arrival.plus(self.limits.max_age) <= now;
+            if settled_at <= now || aged_out {
+                self.settle(trace);
+            } else if self.open_bytes > self.limits.max_open_bytes {
+                self.counts.traces_evicted += 1;
+                self.settle(trace);
+            } else {
+                self.waiting.push_back((settled_at, trace));
+            }
+        }
+        self.publish_rows();
+    }
+
+    fn rederive(&mut self, trace: TraceId, options: &DeriveOptions) {
+        let Some(open) = self.open.get_mut(&trace) else { return };
+        let bytes_before = open.bytes();
+        if std::mem::take(&mut open.dirty) {
+            let derived = derive(&open.normalised(), options);
+            self.counts.derivations += 1;
+            let late = open.written_revision > 0;
+            let (hot, keys) = (&mut self.hot, &mut self.keys);
+            let mut apply = |hop: &Hop, sign| {
+                let key = intern(keys, EdgeKey::of(hop));
+                hot.add_to_edge(hop.start, &key, |stats| stats.spans.apply(hop, sign, late));
+            };
+            let (mut retracted, mut added) = (Vec::new(), Vec::new());
+            diff(&open.emitted, &derived.hops, |hop| retracted.push(hop), |hop| added.push(hop));
+            retracted.iter().for_each(|hop| apply(hop, Sign::Retract));
+            added.iter().for_each(|hop| apply(hop, Sign::Add));
+            let same_request = open.request.as_deref() == Some(&derived.request);
+            open.changed |= !retracted.is_empty() || !added.is_empty() || !same_request;
+            open.emitted = derived.hops;
+            open.request = Some(Arc::new(derived.request));
+        }
+        let duplicates = std::mem::take(&mut open.duplicates);
+        for span in duplicates {
+            let hops = open.emitted.iter().filter(|hop| hop.client_span == Some(span) || hop.server_span == Some(span));
+            for hop in hops {
+                let key = intern(&mut self.keys, EdgeKey::of(hop));
+                self.hot.add_to_edge(hop.start, &key, |stats| stats.spans.duplicate += 1);
+            }
+        }
+        self.open_bytes = self.open_bytes + open.bytes() - bytes_before;
+        self.changed = true;
+    }
+
+    /// Writes the rows of a trace and lets go of its spans.
+    fn settle(&mut self, trace: TraceId) {
+        let Some(open) = self.open.remove(&trace) else { return };
+        self.open_bytes -= open.bytes();
+        self.settled.insert(trace);
+        self.counts.traces_settled += 1;
+        self.changed = true;
+        let Some(request) = open.request.filter(|_| open.changed || open.written_revision == 0) else { return };
+        let revision = open.written_revision + 1;
+        if revision > 1 {
+            Arc::make_mut(&mut self.revisions).insert(trace, revision);
+            self.counts.revisions += 1;
+        }
+        self.pending_hops.extend(open.emitted.into_iter().map(|hop| HopRow { hop: Arc::new(hop), revision }));
+        self.pending_requests.push(RequestRow { request, revision });
+    }
+
+    /// Moves the rows gathered since the last tick into the hot tables.
+    fn publish_rows(&mut self) {
+        if !self.pending_spans.is_empty() {
+            self.hot.spans.push(SpanChunk::new(std::mem::take(&mut self.pending_spans)));
+        }
+        if !self.pending_hops.is_empty() {
+            self.hot.hops.push(std::mem::take(&mut self.pending_hops).into());
+        }
+        if !self.pending_requests.is_empty() {
+            self.hot.requests.push(std::mem::take(&mut self.pending_requests).into());
+        }
+    }
+
+    /// The state to publish, when anything changed since the last call.
+    pub(super) fn snapshot(&mut self, now: UnixNanos) -> Option<TenantSnapshot> {
+        std::mem::take(&mut self.changed).then(|| TenantSnapshot {
+            published: now,
+            hot: Arc::new(self.hot.clone()),
+            sealing: self.sealing.clone(),
+            sealed: Arc::clone(&self.sealed),
+            revisions: Arc::clone(&self.revisions),
+            ledger: Arc::new(self.ledger.clone()),
+            revision_count: self.counts.revisions,
+            complete_until: now.minus(self.limits.settle_after),
+            open_traces: self.open.len(),
+        })
+    }
+
+    /// Starts sealing the current generation. Call right after [`Self::tick`], so that nothing
+    /// received is underived. `None` when there is nothing to seal or a seal is under way.
+    pub(super) fn begin_seal(&mut self) -> Option<SealBatch> {
+        if self.sealing.is_some() || self.hot.is_empty() {
+            return None;
+        }
+        // A trace that has been written and has changed since gets its next revision now, so that
+        // only traces without any written row are left open across a seal.
+        let revised = self.open.iter().filter(|(_, open)| open.written_revision > 0 && open.changed);
+        for trace in revised.map(|(trace, _)| *trace).collect::<Vec<_>>() {
+            self.settle(trace);
+        }
+        self.publish_rows();
+        let tables = Arc::new(std::mem::take(&mut self.hot));
+        self.sealing = Some(Arc::clone(&tables));
+        self.settled_sealing = std::mem::take(&mut self.settled);
+        let unwritten = self.open.iter().filter(|(_, open)| open.written_revision == 0);
+        let mut open_traces: Vec<TraceId> = unwritten.map(|(trace, _)| *trace).collect();
+        open_traces.sort_unstable();
+        self.changed = true;
+        Some(SealBatch { tables, open_traces })
+    }
+
+    /// The generation handed out by [`Self::begin_seal`] is in `catalog` now.
+    pub(super) fn finish_seal(&mut self, catalog: Arc<TenantCatalog>) {
+        self.sealing = None;
+        self.settled_sealing.clear();
+        self.sealed = catalog;
+        self.keys.retain(|key| Arc::strong_count(key) > 1);
+        self.changed = true;
+    }
+
+    pub(super) fn catalog(&self) -> Arc<TenantCatalog> {
+        Arc::clone(&self.sealed)
+    }
+
+    pub(super) fn open_traces(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn open_bytes(&self) -> usize {
+        self.open_bytes
+    }
+
+    /// Rows and cells that wait for a seal.
+    pub(super) fn unsealed_rows(&self) -> usize {
+        self.hot.span_rows() + self.hot.edges.values().map(|window| window.len()).sum::<usize>()
+    }
+}
+
+fn intern(keys: &mut HashSet<Arc<EdgeKey>>, key: EdgeKey) -> Arc<EdgeKey> {
+    match keys.get(&key) {
+        Some(known) => Arc::clone(known),
+        None => {
+            let shared = Arc::new(key);
+            keys.insert(Arc::clone(&shared));
+            shared
+        }
+    }
+}
+
+/// The reporter a span is booked on.
+fn reporter_of(row: &SpanRow) -> Reporter {
+    Reporter {
+        namespace: row.normal.identity.namespace.clone(),
+        service: row.normal.identity.service.clone(),
+        proxy_kind: row.normal.proxy_kind,
+    }
+}
