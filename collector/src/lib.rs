@@ -1,6 +1,7 @@
 //! Receive, scrape, decode, normalise, join.
 
 pub mod decode;
+pub mod exposition;
 pub mod join;
 pub mod normalise;
 pub mod receive;

@@ -1,0 +1,379 @@
+//! Exposition pages: what a scraped proxy answers, read without copying.
+//!
+//! [`Parser`] walks a page and yields borrowed [`Entry`]s. It reads the Prometheus text format
+//! (0.0.4 and 1.0.0 with quoted UTF-8 names) and OpenMetrics 1.0, and in the text dialect it also
+//! takes what proxies really send: `name{} 1` (Envoy), tabs between tokens, OpenMetrics under
+//! `text/plain` (ztunnel), and an application's OpenMetrics page glued behind Envoy's text page
+//! (Istio's merged port), so exemplars and `# EOF` may stand anywhere.
+//!
+//! Invariants: never panics; allocates only to resolve escapes; linear in the size of the page. A
+//! line that cannot be read is one error, and reading goes on with the next line, so that the
+//! caller decides what a bad line costs.
+
+use std::borrow::Cow;
+use std::fmt;
+
+mod cursor;
+mod dialect;
+mod labels;
+mod number;
+#[cfg(test)]
+mod tests;
+
+pub use dialect::Dialect;
+pub use labels::{Label, Labels, LabelsIter};
+
+use cursor::Cursor;
+
+/// One line of a page.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry<'a> {
+    Sample(Sample<'a>),
+    Type { family: Cow<'a, str>, kind: MetricKind },
+    Help { family: Cow<'a, str>, text: Cow<'a, str> },
+    Unit { family: Cow<'a, str>, unit: &'a str },
+}
+
+/// One value of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample<'a> {
+    pub name: Cow<'a, str>,
+    pub labels: Labels<'a>,
+    pub value: f64,
+    /// Milliseconds since the epoch, when the page states a time.
+    pub timestamp_millis: Option<i64>,
+    pub exemplar: Option<Exemplar<'a>>,
+    /// Name and labels as they stand in the page: equal text is the same series, so this is the
+    /// key for caching what was derived from a series.
+    pub series: &'a str,
+}
+
+/// A single observation attached to a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar<'a> {
+    pub labels: Labels<'a>,
+    pub value: f64,
+    pub timestamp_millis: Option<i64>,
+}
+
+/// The declared type of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+    GaugeHistogram,
+    Summary,
+    Info,
+    StateSet,
+    Unknown,
+}
+
+/// A line that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseError<'a> {
+    pub kind: ErrorKind,
+    /// The line, for the message; empty when the error is about the page.
+    pub line: &'a str,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    ExpectedName,
+    ExpectedLabelName,
+    ExpectedEquals,
+    ExpectedLabelValue,
+    ExpectedCommaOrBrace,
+    NameTwice,
+    NameMissing,
+    ExpectedValue,
+    BadValue,
+    BadTimestamp,
+    BadExemplar,
+    TrailingText,
+    BadMetadata,
+    UnknownType,
+    NotUtf8,
+    MissingEof,
+    DataAfterEof,
+}
+
+/// Reads a page entry by entry.
+#[derive(Clone, Debug)]
+pub struct Parser<'a> {
+    dialect: Dialect,
+    cursor: Cursor<'a>,
+    /// What follows the text under the cursor and is not yet known to be UTF-8.
+    tail: &'a [u8],
+    saw_eof: bool,
+    is_done: bool,
+}
+
+// === impl Parser ===
+
+impl<'a> Parser<'a> {
+    /// Starts reading `page`. Costs one validation pass over the bytes.
+    #[must_use]
+    pub fn new(page: &'a [u8], dialect: Dialect) -> Self {
+        let (text, tail) = valid_lines(page);
+        Self { dialect, cursor: Cursor::new(text), tail, saw_eof: false, is_done: false }
+    }
+
+    /// Only the samples, skipping metadata and unreadable lines.
+    pub fn samples(self) -> impl Iterator<Item = Sample<'a>> {
+        self.filter_map(|entry| match entry {
+            Ok(Entry::Sample(sample)) => Some(sample),
+            _ => None,
+        })
+    }
+
+    fn is_strict(&self) -> bool {
+        self.dialect == Dialect::OpenMetrics
+    }
+
+    /// Runs once the text under the cursor is used up: the rest of the page starts with a line
+    /// that is not UTF-8.
+    fn next_chunk(&mut self) -> ErrorKind {
+        let line_end = memchr::memchr(b'\n', self.tail).map_or(self.tail.len(), |end| end + 1);
+        let (text, tail) = valid_lines(&self.tail[line_end..]);
+        self.cursor = Cursor::new(text);
+        self.tail = tail;
+        ErrorKind::NotUtf8
+    }
+
+    fn page_end(&mut self) -> Option<Result<Entry<'a>, ParseError<'a>>> {
+        self.is_done = true;
+        let is_missing = self.is_strict() && !self.saw_eof;
+        is_missing.then_some(Err(ParseError { kind: ErrorKind::MissingEof, line: "" }))
+    }
+
+    /// Reads one line. `Ok(None)` for lines that say nothing.
+    fn line(&mut self) -> Result<Option<Entry<'a>>, ErrorKind> {
+        if self.saw_eof {
+            self.is_done = true;
+            return Err(ErrorKind::DataAfterEof);
+        }
+        if !self.is_strict() {
+            self.cursor.skip_blanks();
+            if self.cursor.at_line_end() {
+                self.cursor.skip_line();
+                return Ok(None);
+            }
+        }
+        if self.cursor.peek() == Some(b'#') { self.comment() } else { self.sample().map(|s| Some(Entry::Sample(s))) }
+    }
+
+    /// `# TYPE`, `# HELP`, `# UNIT`, `# EOF`; in the text dialect anything else is a remark.
+    fn comment(&mut self) -> Result<Option<Entry<'a>>, ErrorKind> {
+        let line = self.cursor.take_line();
+        let Some((keyword, rest)) = comment_keyword(line, self.is_strict()) else {
+            return if self.is_strict() { Err(ErrorKind::BadMetadata) } else { Ok(None) };
+        };
+        if keyword == Keyword::Eof {
+            self.saw_eof = self.is_strict();
+            return Ok(None);
+        }
+        let mut cursor = Cursor::new(rest);
+        let family = cursor.metadata_name()?;
+        let text = cursor.metadata_text(self.is_strict())?;
+        let entry = match keyword {
+            Keyword::Help => Entry::Help { family, text: labels::unescape(text) },
+            Keyword::Type => Entry::Type { family, kind: MetricKind::parse(text).ok_or(ErrorKind::UnknownType)? },
+            Keyword::Unit | Keyword::Eof if is_unit_of(&family, text) || !self.is_strict() => {
+                Entry::Unit { family, unit: text }
+            }
+            Keyword::Unit | Keyword::Eof => return Err(ErrorKind::BadMetadata),
+        };
+        Ok(Some(entry))
+    }
+
+    fn sample(&mut self) -> Result<Sample<'a>, ErrorKind> {
+        let strict = self.is_strict();
+        let cursor = &mut self.cursor;
+        let start = cursor.position();
+        let bare_name = cursor.metric_name();
+        if !strict {
+            cursor.skip_blanks();
+        }
+        let (labels, quoted_name) = if cursor.eat(b'{') { cursor.labels(strict)? } else { (Labels::default(), None) };
+        let name = match (bare_name, quoted_name) {
+            (Some(_), Some(_)) => return Err(ErrorKind::NameTwice),
+            (Some(bare), None) => Cow::Borrowed(bare),
+            (None, Some(quoted)) => labels::unescape(quoted),
+            (None, None) if labels.is_empty() => return Err(ErrorKind::ExpectedName),
+            (None, None) => return Err(ErrorKind::NameMissing),
+        };
+        let series = cursor.since(start).trim_end();
+        let value = number::value(cursor.token(strict).ok_or(ErrorKind::ExpectedValue)?)?;
+        let timestamp = cursor.token(strict).map(|text| number::timestamp(text, self.dialect)).transpose()?;
+        let exemplar = if cursor.eat_exemplar_mark(strict) { Some(exemplar(cursor, strict)?) } else { None };
+        if !cursor.end_line(strict) {
+            return Err(ErrorKind::TrailingText);
+        }
+        Ok(Sample { name, labels, value, timestamp_millis: timestamp, exemplar, series })
+    }
+}
+
+impl<'a> Iterator for Parser<'a> {
+    type Item = Result<Entry<'a>, ParseError<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_done {
+            if self.cursor.is_at_end() {
+                if self.tail.is_empty() {
+                    return self.page_end();
+                }
+                let kind = self.next_chunk();
+                return Some(Err(ParseError { kind, line: "" }));
+            }
+            let start = self.cursor.position();
+            match self.line() {
+                Ok(Some(entry)) => return Some(Ok(entry)),
+                Ok(None) => {}
+                Err(kind) => {
+                    let line = self.cursor.restart_after_line(start);
+                    return Some(Err(ParseError { kind, line }));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn exemplar<'a>(cursor: &mut Cursor<'a>, strict: bool) -> Result<Exemplar<'a>, ErrorKind> {
+    let (labels, name) = cursor.labels(strict)?;
+    if name.is_some() {
+        return Err(ErrorKind::ExpectedEquals);
+    }
+    let value = number::value(cursor.token(strict).ok_or(ErrorKind::BadExemplar)?)?;
+    // Only OpenMetrics has exemplars, so their time is in seconds wherever they stand.
+    let time = cursor.token(strict).map(|text| number::timestamp(text, Dialect::OpenMetrics)).transpose()?;
+    Ok(Exemplar { labels, value, timestamp_millis: time })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keyword {
+    Type,
+    Help,
+    Unit,
+    Eof,
+}
+
+/// The keyword of a comment line and what follows it. OpenMetrics wants exactly one space.
+fn comment_keyword(line: &str, strict: bool) -> Option<(Keyword, &str)> {
+    let rest = line.strip_prefix('#')?;
+    if strict && rest == " EOF" {
+        return Some((Keyword::Eof, ""));
+    }
+    let rest = if strict { rest.strip_prefix(' ')? } else { rest.trim_start_matches([' ', '\t']) };
+    let (word, rest) = rest.split_at(rest.len().min(rest.find([' ', '\t']).unwrap_or(rest.len())));
+    let keyword = match word {
+        "TYPE" => Keyword::Type,
+        "HELP" => Keyword::Help,
+        "UNIT" => Keyword::Unit,
+        "EOF" if rest.trim().is_empty() && !strict => Keyword::Eof,
+        _ => return None,
+    };
+    let rest = if strict { rest.strip_prefix(' ')? } else { rest.trim_start_matches([' ', '\t']) };
+    Some((keyword, rest))
+}
+
+fn is_unit_of(family: &str, unit: &str) -> bool {
+    unit.is_empty() || family.strip_suffix(unit).is_some_and(|stem| stem.ends_with('_'))
+}
+
+/// The longest run of whole lines that is UTF-8, and the rest.
+fn valid_lines(bytes: &[u8]) -> (&str, &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text, &[]),
+        Err(error) => {
+            let valid = &bytes[..error.valid_up_to()];
+            let end = memchr::memrchr(b'\n', valid).map_or(0, |end| end + 1);
+            // The first half was validated a moment ago, so this cannot come out empty by error.
+            (std::str::from_utf8(&bytes[..end]).unwrap_or_default(), &bytes[end..])
+        }
+    }
+}
+
+// === impl MetricKind ===
+
+impl MetricKind {
+    /// From the word in a `# TYPE` line.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "counter" => Self::Counter,
+            "gauge" => Self::Gauge,
+            "histogram" => Self::Histogram,
+            "gaugehistogram" => Self::GaugeHistogram,
+            "summary" => Self::Summary,
+            "info" => Self::Info,
+            "stateset" => Self::StateSet,
+            "unknown" | "untyped" => Self::Unknown,
+            _ => return None,
+        })
+    }
+
+    /// The word of the Prometheus metadata API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::GaugeHistogram => "gaugehistogram",
+            Self::Summary => "summary",
+            Self::Info => "info",
+            Self::StateSet => "stateset",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+// === impl ParseError ===
+
+/// Longest piece of a bad line that goes into a message.
+const QUOTED_LINE_MAX_BYTES: usize = 120;
+
+impl fmt::Display for ParseError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.as_str())?;
+        if self.line.is_empty() {
+            return Ok(());
+        }
+        let mut end = self.line.len().min(QUOTED_LINE_MAX_BYTES);
+        while !self.line.is_char_boundary(end) {
+            end -= 1;
+        }
+        write!(f, " in line {:?}", &self.line[..end])
+    }
+}
+
+impl std::error::Error for ParseError<'_> {}
+
+impl ErrorKind {
+    /// What is wrong, in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ExpectedName => "expected a metric name",
+            Self::ExpectedLabelName => "expected a label name",
+            Self::ExpectedEquals => "expected `=` after a label name",
+            Self::ExpectedLabelValue => "expected a quoted label value",
+            Self::ExpectedCommaOrBrace => "expected `,` or `}` after a label",
+            Self::NameTwice => "metric name given twice",
+            Self::NameMissing => "metric name not given",
+            Self::ExpectedValue => "expected a value",
+            Self::BadValue => "value is not a number",
+            Self::BadTimestamp => "timestamp is not a time",
+            Self::BadExemplar => "exemplar has no value",
+            Self::TrailingText => "unexpected text after the sample",
+            Self::BadMetadata => "unreadable metadata",
+            Self::UnknownType => "unknown metric type",
+            Self::NotUtf8 => "line is not UTF-8",
+            Self::MissingEof => "page does not end with # EOF",
+            Self::DataAfterEof => "unexpected data after # EOF",
+        }
+    }
+}
