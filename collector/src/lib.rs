@@ -3,5 +3,6 @@
 pub mod decode;
 pub mod exposition;
 pub mod join;
+pub mod metrics_map;
 pub mod normalise;
 pub mod receive;

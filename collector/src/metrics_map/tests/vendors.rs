@@ -1,0 +1,476 @@
+//! What each vendor's families say about edges.
+
+use super::mesh::replay;
+use super::{Scraped, codes, shared, title, total};
+use crate::metrics_map::{batch::batch, table};
+
+/// Two pages of a target; every edge as `title calls[codes] and what else is not zero`.
+#[track_caller]
+fn check(labels: &[(&str, &str)], before: &str, after: &str, expect: &[&str]) {
+    let mut target = Scraped::new(labels);
+    let _first = target.page(100, before);
+    let mut found: Vec<String> = target
+        .page(160, after)
+        .edges
+        .iter()
+        .map(|edge| {
+            let counts = &edge.counts;
+            let mut text = format!("{} {}[{}]", title(edge), counts.calls(), codes(counts));
+            for (name, value) in [
+                ("errors", counts.errors),
+                ("proxy", counts.proxy_faults),
+                ("retries", counts.retries),
+                ("timeouts", counts.timeouts),
+                ("circuit", counts.circuit_rejected),
+                ("opened", counts.connections_opened),
+                ("sent", counts.bytes_sent),
+                ("received", counts.bytes_received),
+            ] {
+                if value != 0 {
+                    text += &format!(" {name}={value}");
+                }
+            }
+            if let Some(duration) = &counts.duration {
+                text += &format!(" {}x{:.4}s", duration.count, duration.sum / duration.count as f64);
+            }
+            text
+        })
+        .collect();
+    found.sort();
+    assert_eq!(found, expect);
+}
+
+const GATEWAY: &[(&str, &str)] = &[("app", "gw"), ("kind", "gateway")];
+
+#[test]
+fn istio_series_name_both_ends() {
+    let line = |reporter: &str, code: &str, flags: &str, tls: &str, value: u64| {
+        format!(
+            "istio_requests_total{{reporter=\"{reporter}\",source_workload=\"orders-v1\",source_canonical_service=\"orders\",\
+             source_canonical_revision=\"v1\",source_workload_namespace=\"shop\",destination_workload=\"users-v1\",\
+             destination_workload_namespace=\"shop\",destination_service=\"users.shop.svc.cluster.local\",\
+             destination_canonical_service=\"users\",destination_canonical_revision=\"latest\",request_protocol=\"http\",\
+             response_code=\"{code}\",response_flags=\"{flags}\",connection_security_policy=\"{tls}\"}} {value}\n"
+        )
+    };
+    let page = |value: u64| {
+        line("source", "200", "-", "unknown", value)
+            + &line("source", "504", "UT", "unknown", 1)
+            + &line("destination", "200", "-", "mutual_tls", value)
+    };
+    let before = line("source", "200", "-", "unknown", 1) + &line("destination", "200", "-", "mutual_tls", 1);
+    check(
+        &[("app", "orders"), ("namespace", "shop")],
+        &before,
+        &page(11),
+        &[
+            "client orders.shop->users.shop 11[200:10 504:1] errors=1 proxy=1 timeouts=1",
+            "server orders.shop->users.shop 10[200:10]",
+        ],
+    );
+}
+
+#[test]
+fn istio_series_outrank_envoys_on_one_page() {
+    let page = |value: u64, retries: u64| {
+        format!(
+            "istio_requests_total{{reporter=\"source\",source_canonical_service=\"orders\",source_workload_namespace=\"shop\",\
+             destination_service=\"users.shop.svc.cluster.local\",destination_canonical_service=\"users\",\
+             destination_service_namespace=\"shop\",destination_workload=\"u\",request_protocol=\"http\",response_code=\"200\",response_flags=\"-\"}} {value}\n\
+             envoy_cluster_upstream_rq{{response_code=\"200\",cluster_name=\"outbound|80||users.shop.svc.cluster.local\"}} {value}\n\
+             envoy_cluster_upstream_rq_retry{{cluster_name=\"outbound|80||users.shop.svc.cluster.local\"}} {retries}\n"
+        )
+    };
+    check(
+        &[("app", "orders"), ("namespace", "shop")],
+        &page(1, 0),
+        &page(6, 2),
+        &["client orders.shop->users.shop 0[] retries=2", "client orders.shop->users.shop 5[200:5]"],
+    );
+}
+
+#[test]
+fn outside_hosts_keep_their_whole_name() {
+    let page = |value: u64| {
+        format!(
+            "istio_requests_total{{reporter=\"source\",source_canonical_service=\"pay\",source_workload_namespace=\"shop\",\
+             destination_workload=\"unknown\",destination_canonical_service=\"unknown\",destination_service=\"api.partner.example\",\
+             destination_service_name=\"api.partner.example\",request_protocol=\"http\",response_code=\"503\",response_flags=\"-\"}} {value}\n"
+        )
+    };
+    check(
+        &[("app", "pay"), ("namespace", "shop")],
+        &page(0),
+        &page(2),
+        &["client pay.shop->api.partner.example 2[503:2] errors=2"],
+    );
+}
+
+#[test]
+fn ztunnel_counts_connections() {
+    let page = |value: u64| {
+        let labels = "reporter=\"source\",source_workload=\"a-v1\",source_canonical_service=\"a\",source_workload_namespace=\"n\",\
+             destination_workload=\"db\",destination_service=\"db.n.svc.cluster.local\",destination_canonical_service=\"db\",\
+             destination_workload_namespace=\"n\",request_protocol=\"tcp\",response_flags=\"-\",connection_security_policy=\"mutual_tls\"";
+        format!(
+            "istio_tcp_connections_opened_total{{{labels}}} {value}\nistio_tcp_sent_bytes_total{{{labels}}} {value}00\n"
+        )
+    };
+    check(&[("app", "ztunnel")], &page(1), &page(4), &["client a.n->db.n 3[] opened=3 received=300"]);
+}
+
+#[test]
+fn kong_tells_entry_and_service() {
+    let page = |ok: u64, own: u64, refused: u64| {
+        format!(
+            "kong_http_requests_total{{service=\"orders\",route=\"r\",code=\"200\",source=\"service\"}} {ok}\n\
+             kong_http_requests_total{{service=\"orders\",route=\"r\",code=\"503\",source=\"kong\"}} {own}\n\
+             kong_http_requests_total{{service=\"orders\",route=\"r\",code=\"401\",source=\"kong\"}} {refused}\n\
+             kong_upstream_latency_ms_sum{{service=\"orders\",route=\"r\"}} {ok}0\n\
+             kong_upstream_latency_ms_count{{service=\"orders\",route=\"r\"}} {ok}\n\
+             kong_bandwidth_bytes{{service=\"orders\",direction=\"egress\"}} {ok}\n"
+        )
+    };
+    check(
+        GATEWAY,
+        &page(10, 0, 0),
+        &page(14, 2, 3),
+        &[
+            "client gw->orders 6[200:4 503:2] errors=2 proxy=2 4x0.0100s",
+            "server (caller)->gw 9[200:4 401:3 503:2] errors=2 proxy=2 received=4",
+        ],
+    );
+}
+
+#[test]
+fn apisix_names_who_answered() {
+    let page = |up: u64, own: u64| {
+        let labels = "route=\"r\",matched_uri=\"/\",matched_host=\"api.partner.example\",service=\"partner\",node=\"198.51.100.20\"";
+        format!(
+            "apisix_http_status{{code=\"503\",{labels},response_source=\"upstream\"}} {up}\n\
+             apisix_http_status{{code=\"502\",{labels},response_source=\"apisix\"}} {own}\n"
+        )
+    };
+    check(
+        GATEWAY,
+        &page(0, 0),
+        &page(2, 1),
+        &["client gw->partner 3[502:1 503:2] errors=3 proxy=1", "server (caller)->gw 3[502:1 503:2] errors=3 proxy=1"],
+    );
+}
+
+#[test]
+fn traefik_entry_and_service_are_two_edges() {
+    let page = |value: u64| {
+        format!(
+            "traefik_entrypoint_requests_total{{code=\"200\",method=\"GET\",protocol=\"http\",entrypoint=\"web\"}} {value}\n\
+             traefik_router_requests_total{{code=\"200\",router=\"r\",service=\"shop-orders-8080@kubernetes\"}} {value}\n\
+             traefik_service_requests_total{{code=\"200\",service=\"shop-orders-8080@kubernetes\"}} {value}\n\
+             traefik_service_retries_total{{service=\"shop-orders-8080@kubernetes\"}} {value}\n"
+        )
+    };
+    check(GATEWAY, &page(1), &page(3), &["client gw->shop-orders 2[200:2] retries=2", "server (caller)->gw 2[200:2]"]);
+}
+
+#[test]
+fn haproxy_failures_no_server_made_are_its_own() {
+    let page = |backend: u64, server: u64| {
+        format!(
+            "haproxy_frontend_http_responses_total{{proxy=\"gateway\",code=\"5xx\"}} {backend}\n\
+             haproxy_frontend_http_responses_total{{proxy=\"stats\",code=\"2xx\"}} {backend}\n\
+             haproxy_backend_http_responses_total{{proxy=\"orders\",code=\"5xx\"}} {backend}\n\
+             haproxy_server_http_responses_total{{proxy=\"orders\",server=\"s1\",code=\"5xx\"}} {server}\n"
+        )
+    };
+    check(
+        GATEWAY,
+        &page(1, 0),
+        &page(6, 3),
+        &["client gw->orders 5[5xx:5] errors=5 proxy=2", "server (caller)->gw 5[5xx:5] errors=5"],
+    );
+}
+
+#[test]
+fn caddy_handlers_count_a_request_once() {
+    let page = |value: u64| {
+        let line = |handler: &str| {
+            format!(
+                "caddy_http_request_duration_seconds_count{{code=\"200\",handler=\"{handler}\",server=\"s\"}} {value}\n"
+            )
+        };
+        line("reverse_proxy") + &line("subroute") + &line("encode")
+    };
+    let mut target = Scraped::new(GATEWAY);
+    let _first = target.page(1, &page(1));
+    let seen = target.page(2, &page(4));
+    assert_eq!(seen.edges.len(), 1);
+    assert_eq!(seen.edges[0].counts.calls(), 3);
+}
+
+#[test]
+fn spring_cloud_gateway_names_the_route() {
+    let page = |value: u64| {
+        format!(
+            "spring_cloud_gateway_requests_seconds_count{{httpStatusCode=\"200\",routeId=\"o\",routeUri=\"lb://orders\"}} {value}\n\
+             spring_cloud_gateway_requests_seconds_sum{{httpStatusCode=\"200\",routeId=\"o\",routeUri=\"lb://orders\"}} {value}\n"
+        )
+    };
+    check(GATEWAY, &page(0), &page(2), &["client gw->orders 2[200:2] 2x1.0000s"]);
+}
+
+#[test]
+fn linkerd_tells_both_directions() {
+    let page = |value: u64| {
+        format!(
+            "response_total{{direction=\"outbound\",dst_deployment=\"emoji\",dst_namespace=\"ev\",tls=\"true\",status_code=\"200\",classification=\"success\",error=\"\"}} {value}\n\
+             response_total{{direction=\"inbound\",client_id=\"web.ev.serviceaccount.identity.linkerd.cluster.local\",tls=\"true\",status_code=\"200\",target_port=\"8080\"}} {value}\n\
+             response_total{{direction=\"inbound\",tls=\"no_identity\",status_code=\"200\",target_port=\"4191\"}} {value}\n\
+             outbound_http_route_request_statuses_total{{parent_name=\"emoji\",parent_namespace=\"ev\",http_status=\"200\",error=\"\"}} {value}\n"
+        )
+    };
+    check(
+        &[("deployment", "voting"), ("namespace", "ev")],
+        &page(1),
+        &page(3),
+        &["client voting.ev->emoji.ev 2[200:2]", "server web.ev->voting.ev 2[200:2]"],
+    );
+}
+
+#[test]
+fn linkerd_routes_tell_timeouts() {
+    let page = |ok: u64, late: u64| {
+        let parent = "parent_kind=\"Service\",parent_name=\"emoji-svc\",parent_namespace=\"ev\"";
+        format!(
+            "outbound_http_route_request_statuses_total{{{parent},http_status=\"200\",error=\"\"}} {ok}\n\
+             outbound_http_route_request_statuses_total{{{parent},http_status=\"\",error=\"RESPONSE_HEADERS_TIMEOUT\"}} {late}\n"
+        )
+    };
+    check(
+        &[("deployment", "web"), ("namespace", "ev")],
+        &page(1, 0),
+        &page(3, 2),
+        &["client web.ev->emoji-svc.ev 4[0:2 200:2] proxy=2 timeouts=2"],
+    );
+}
+
+#[test]
+fn ingress_nginx_names_the_service() {
+    let page = |value: u64| {
+        format!(
+            "nginx_ingress_controller_requests{{status=\"200\",namespace=\"shop\",service=\"orders\",ingress=\"i\",canary=\"\"}} {value}\n\
+             nginx_ingress_controller_response_duration_seconds_sum{{status=\"200\",namespace=\"shop\",service=\"orders\"}} {value}\n\
+             nginx_ingress_controller_response_duration_seconds_count{{status=\"200\",namespace=\"shop\",service=\"orders\"}} {value}\n"
+        )
+    };
+    check(GATEWAY, &page(1), &page(3), &["client gw->orders.shop 2[200:2] 2x1.0000s", "server (caller)->gw 2[200:2]"]);
+}
+
+#[test]
+fn consul_labels_outrank_the_cluster_name() {
+    let page = |value: u64| {
+        format!(
+            "envoy_cluster_upstream_rq{{envoy_response_code=\"200\",local_cluster=\"web\",consul_destination_service=\"orders\",\
+             consul_destination_namespace=\"default\",consul_destination_datacenter=\"dc1\",envoy_cluster_name=\"orders\"}} {value}\n"
+        )
+    };
+    check(&[("job", "consul")], &page(1), &page(2), &["client web->orders.default 1[200:1]"]);
+}
+
+#[test]
+fn agentgateway_reasons_tell_who_answered() {
+    let page = |value: u64| {
+        format!(
+            "agentgateway_requests_total{{backend=\"shop/orders:8080\",status=\"503\",reason=\"NoHealthyBackend\"}} {value}\n\
+             agentgateway_requests_total{{backend=\"orders\",status=\"200\",reason=\"Upstream\"}} {value}\n"
+        )
+    };
+    let mut target = Scraped::new(GATEWAY);
+    let _first = target.page(1, &page(1));
+    let seen = target.page(2, &page(2));
+    let entry = seen.edges.iter().find(|edge| title(edge) == "server (caller)->gw").unwrap();
+    assert_eq!((entry.counts.calls(), entry.counts.proxy_faults), (2, 1));
+}
+
+/// Kong in front of an Istio canary with an APISIX egress: 1000 requests in a minute.
+#[test]
+fn the_seed_mesh_gives_its_edges() {
+    let pages = zstd::decode_all(&include_bytes!("../testdata/kong-istio-apisix.prom.zst")[..]).unwrap();
+    let deltas = replay(&String::from_utf8(pages).unwrap());
+    for (proxy, edge, calls, errors, mean_millis) in [
+        ("kong", "server (caller)->kong", 1000, 10, 79.71),
+        ("orders-v1", "server (caller)->orders.shop", 900, 10, 71.889),
+        ("orders-v2", "server (caller)->orders.shop", 100, 0, 50.0),
+        ("orders-v1", "client orders.shop->payments.shop", 900, 10, 42.0),
+        ("orders-v2", "client orders.shop->payments.shop", 100, 0, 20.0),
+        ("payments", "client payments.shop->apisix-egress", 990, 5, 12.0),
+        ("apisix-egress", "client apisix-egress->partner-api", 990, 5, 8.0),
+    ] {
+        let totals = total(&deltas[proxy]);
+        let key = totals
+            .keys()
+            .find(|title| title.starts_with(edge))
+            .unwrap_or_else(|| panic!("{edge} not in {:?}", totals.keys()));
+        let counts = &totals[key];
+        assert_eq!((counts.calls(), counts.errors), (calls, errors), "{edge}");
+        let duration = counts.duration.as_ref().unwrap();
+        let mean = 1000.0 * duration.sum / duration.count as f64;
+        assert!((mean - mean_millis).abs() < 0.0006, "{edge}: {mean} ms");
+    }
+    let both_sides = total(&deltas["payments"]);
+    let served: i64 = both_sides
+        .iter()
+        .filter(|(title, _)| title.starts_with("server orders"))
+        .map(|(_, counts)| counts.calls())
+        .sum();
+    assert_eq!(served, 1000, "the callee counts the same requests, and they are kept apart");
+    assert_eq!(total(&deltas["orders-v1"])["client orders.shop->payments.shop"].timeouts, 10);
+}
+
+/// `direction source->destination calls`, ends as `service(role)`.
+#[track_caller]
+fn check_batch(labels: &[(&str, &str)], before: &str, after: &str, expect: &[&str]) {
+    let mut target = Scraped::new(labels);
+    let _first = target.page(100, before);
+    let seen = target.page(160, after);
+    let edges = batch(&target.identity, &seen).map(|batch| batch.edges).unwrap_or_default();
+    let end =
+        |node: Option<windrose_proto::wire::Node>| node.map(|node| format!("{}({})", node.service, node.role)).unwrap();
+    let mut found: Vec<String> = edges
+        .into_iter()
+        .map(|edge| format!("{} {}->{} {}", edge.direction, end(edge.source), end(edge.destination), edge.calls))
+        .collect();
+    found.sort();
+    assert_eq!(found, expect);
+}
+
+#[test]
+fn batches_name_direction_and_roles() {
+    let cluster = |name: &str, value: u64| {
+        format!("envoy_cluster_upstream_rq{{response_code=\"200\",cluster_name=\"{name}\"}} {value}\n")
+    };
+    let entry = |value: u64| {
+        format!(
+            "envoy_http_downstream_rq{{response_code_class=\"2xx\",http_conn_manager_prefix=\"inbound_0.0.0.0_80\"}} {value}\n"
+        )
+    };
+    let page = |value: u64| {
+        cluster("outbound|80||users.shop.svc.cluster.local", value)
+            + &cluster("outbound|443||api.partner.example", value)
+            + &cluster("outbound|80||istio-egressgateway.istio-system.svc.cluster.local", value)
+            + &entry(value)
+    };
+    check_batch(
+        &[("app", "orders"), ("namespace", "shop"), ("kind", "sidecar")],
+        &page(0),
+        &page(1),
+        &[
+            "east_west orders(sidecar)->users() 1",
+            "egress orders(sidecar)->api.partner.example(external) 1",
+            "egress orders(sidecar)->istio-egressgateway(egress) 1",
+        ],
+    );
+    check_batch(
+        &[("app", "istio-ingressgateway"), ("kind", "gateway")],
+        &page(0),
+        &page(1),
+        &[
+            "egress istio-ingressgateway(gateway)->api.partner.example(external) 1",
+            "egress istio-ingressgateway(gateway)->istio-egressgateway(egress) 1",
+            "north_south (client)(external)->istio-ingressgateway(gateway) 1",
+            "north_south istio-ingressgateway(gateway)->users() 1",
+        ],
+    );
+}
+
+#[test]
+fn a_caller_that_istio_does_not_know_is_an_edge() {
+    let page = |value: u64| {
+        format!(
+            "istio_requests_total{{reporter=\"destination\",source_workload=\"unknown\",source_canonical_service=\"unknown\",\
+             destination_canonical_service=\"orders\",destination_workload=\"orders\",destination_workload_namespace=\"shop\",\
+             destination_service=\"orders.shop.svc.cluster.local\",request_protocol=\"http\",response_code=\"200\",response_flags=\"-\"}} {value}\n"
+        )
+    };
+    let labels = [("app", "orders"), ("namespace", "shop"), ("kind", "sidecar")];
+    check_batch(&labels, &page(0), &page(2), &["unknown (unknown)(unknown)->orders(sidecar) 2"]);
+}
+
+#[derive(serde::Deserialize)]
+struct MapRow {
+    family: String,
+    canonical: String,
+    scale: f64,
+    r#type: Option<String>,
+}
+
+/// Families mapped here and not there.
+const OURS_ALONE: &[&str] = &[
+    "envoy_cluster_upstream_rq_pending_failure_eject",
+    "envoy_cluster_ssl_handshake",
+    "envoy_http_downstream_cx_ssl_total",
+    "envoy_http_downstream_rq",
+    "nginx_http_request_duration_seconds",
+    "agentgateway_requests_total",
+    "agentgateway_request_duration_seconds",
+];
+
+#[test]
+fn the_table_agrees_with_the_model() {
+    let Ok(text) = std::fs::read_to_string(shared("model/metric_map.json")) else {
+        println!("skipped: the model's table is not here");
+        return;
+    };
+    let rows: Vec<MapRow> = serde_json::from_str(&text).unwrap();
+    let patterns: Vec<(regex::Regex, &MapRow)> =
+        rows.iter().map(|row| (regex::Regex::new(&row.family).unwrap(), row)).collect();
+    for rule in table::rules().filter(|rule| !OURS_ALONE.contains(&rule.name)) {
+        let (_, row) =
+            patterns.iter().find(|(pattern, _)| pattern.is_match(rule.name)).unwrap_or_else(|| panic!("{}", rule.name));
+        assert_eq!(rule.canonical_name(), row.canonical, "{}", rule.name);
+        assert!((rule.scale - row.scale).abs() < 1e-12, "{}", rule.name);
+        assert_eq!(rule.forced.map(|kind| kind.as_str()), row.r#type.as_deref(), "{}", rule.name);
+    }
+    // Sub-counts are left out here by construction instead of being mapped to be ignored.
+    for (pattern, row) in patterns.iter().filter(|(_, row)| row.canonical != "ignore_subcount") {
+        assert!(table::rules().any(|rule| pattern.is_match(rule.name)), "{} ({})", row.family, row.canonical);
+    }
+}
+
+#[test]
+fn pages_of_every_proxy_are_mapped() {
+    let mut seen = 0;
+    for (page, least) in [
+        ("istio/istio-proxy-testdata-rendered.prom", 10),
+        ("istio/merged-15020.synthetic.prom", 1),
+        ("ztunnel/ztunnel-metrics.synthetic.om.txt", 5),
+        ("linkerd/linkerd2-sampleMetrics.prom", 40),
+        ("linkerd/linkerd-proxy-outbound-policy.synthetic.om.txt", 10),
+        ("kong/kong-docs-3.x.prom", 50),
+        ("kong/kong-docs-2.x.prom", 10),
+        ("apisix/apisix-docs.prom", 10),
+        ("haproxy/haproxy-2.6.12-metrics.prom", 100),
+        ("caddy/caddy-2.6.2-metrics.prom", 50),
+        ("nginx/ingress-nginx-canary-page.prom", 10),
+        ("openresty/nginx-lua-prometheus-metrics.prom", 50),
+        ("zuul-scg/spring-cloud-gateway-actuator.synthetic.prom", 4),
+        ("gloo-kgateway/gloo.synthetic.prom", 20),
+        ("gloo-kgateway/kgateway.synthetic.prom", 20),
+        ("contour-envoygateway/contour.synthetic.prom", 20),
+        ("contour-envoygateway/envoy-gateway.synthetic.prom", 20),
+        ("appmesh/appmesh.synthetic.prom", 20),
+    ] {
+        let Ok(text) = std::fs::read_to_string(shared("proxies").join(page)) else { continue };
+        seen += 1;
+        let mut target = Scraped::new(GATEWAY);
+        let first = target.page(1, "");
+        assert!(first.edges.is_empty());
+        // Against an empty first page every counter was born in between.
+        let stats = target.page(2, &text);
+        assert!(stats.stats.mapped >= least, "{page}: {:?}", stats.stats);
+        assert!(!stats.edges.is_empty(), "{page} tells of no edge");
+        assert_eq!(stats.stats.bad_lines, 0, "{page}: {:?}", stats.stats.first_error);
+    }
+    if seen == 0 {
+        println!("skipped: the collection of proxies' pages is not here");
+    }
+}
