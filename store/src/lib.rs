@@ -1,5 +1,6 @@
 //! Durability and columns: the write-ahead log, hot tables, Parquet segments, recovery.
 
+pub mod disk;
 pub mod hot;
 pub mod ledger;
 pub mod row;
@@ -7,3 +8,4 @@ pub mod sealed;
 pub mod snapshot;
 pub mod store;
 pub mod tables;
+pub mod wal;

@@ -18,7 +18,7 @@ use windrose_proto::model::{Direction, Fault, Protocol, Reason};
 use windrose_proto::sketch::{Bucket, Sketch};
 use windrose_proto::time::UnixNanos;
 
-use super::columns::{Columns, Reader, StructList, decimal_at, id_at, ids, long_at, parse_word, text_at};
+use super::columns::{Columns, Reader, StructList, decimal_at, id_at, ids, parse_word, text_at};
 use super::node::{EntryReader, NodeReader, push_entry, push_node, push_node_opt};
 use super::{Table, TableError, conform};
 

@@ -1,0 +1,248 @@
+//! Random actions and accidents against a model of what must be in the log.
+//!
+//! The model knows, for every record ever offered, whether it was acknowledged. After each crash
+//! the log must hold every acknowledged record that was not cut, none twice, in order, nothing
+//! that was refused before something acknowledged later, and no damage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::disk::{Fault, Operation, PowerCut};
+
+#[derive(Clone, Debug)]
+enum Action {
+    /// Append records of these lengths and sync.
+    Append(Vec<usize>),
+    /// Write them and do not sync.
+    WriteOnly(Vec<usize>),
+    /// Cut before this fraction of the acknowledged records.
+    Cut(u8),
+    /// Kill the process and open again.
+    Kill,
+    /// Cut the power and open again.
+    PowerCut(PowerCut),
+    /// Stop cleanly and open again.
+    Restart,
+    /// Let the next operations fail.
+    Fail(Operation, Fault, u32),
+    /// Leave room for this many more bytes.
+    Capacity(Option<u64>),
+}
+
+fn lengths() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![4 => 0_usize..200, 2 => 200_usize..1500, 1 => Just(3900)], 1..8)
+}
+
+fn action(may_lose_unsynced: bool) -> BoxedStrategy<Action> {
+    let operation =
+        prop_oneof![Just(Operation::Create), Just(Operation::Write), Just(Operation::Sync), Just(Operation::Name),];
+    let fault = prop_oneof![Just(Fault::Io), Just(Fault::NoSpace)];
+    let common = prop_oneof![
+        8 => lengths().prop_map(Action::Append),
+        2 => lengths().prop_map(Action::WriteOnly),
+        2 => any::<u8>().prop_map(Action::Cut),
+        1 => Just(Action::Kill),
+        1 => Just(Action::Restart),
+        3 => (operation, fault, 1_u32..4).prop_map(|(operation, fault, times)| Action::Fail(operation, fault, times)),
+        1 => prop::option::of(0_u64..20_000).prop_map(Action::Capacity),
+    ];
+    if may_lose_unsynced {
+        return common.boxed();
+    }
+    let cut = prop_oneof![Just(PowerCut::DropUnsynced), Just(PowerCut::Tear)];
+    prop_oneof![13 => common, 2 => cut.prop_map(Action::PowerCut)].boxed()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Acknowledged(WalPosition),
+    /// The caller was told that it failed.
+    Refused,
+    /// The caller has heard nothing.
+    Unknown,
+    /// The same, and a sync of it has failed on recovery: the kernel shows it and may forget it.
+    Doubtful,
+}
+
+struct World {
+    disk: SimDisk,
+    config: WalConfig,
+    wal: Option<Wal>,
+    fates: BTreeMap<u64, Fate>,
+    cut: WalPosition,
+}
+
+impl World {
+    fn new(seed: u64, sync: SyncPolicy) -> Self {
+        let disk = SimDisk::new(seed);
+        let config = WalConfig { sync, max_bytes: 40 * 4096, ..small_config() };
+        let (wal, _) = open(&disk, config.clone());
+        Self { disk, config, wal: Some(wal), fates: BTreeMap::new(), cut: WalPosition::START }
+    }
+
+    fn run(&mut self, action: Action) {
+        match action {
+            Action::Append(lengths) => self.append(&lengths, true),
+            Action::WriteOnly(lengths) => self.append(&lengths, false),
+            Action::Cut(fraction) => self.cut(fraction),
+            Action::Kill => {
+                self.disk.kill_process();
+                self.reopen();
+            }
+            Action::PowerCut(power_cut) => {
+                self.disk.cut_power(power_cut);
+                self.reopen();
+            }
+            Action::Restart => {
+                // What is written but not synced is acknowledged by nobody; closing may fail.
+                drop(self.wal.take().unwrap().close());
+                self.reopen();
+            }
+            Action::Fail(operation, fault, times) => self.disk.fail_next(operation, fault, times),
+            Action::Capacity(room) => {
+                self.disk.set_capacity_bytes(None);
+                let used = u64::MAX - self.disk.free_bytes(Path::new(DIR)).unwrap();
+                assert_eq!(used, 0);
+                self.disk.set_capacity_bytes(room.map(|room| room + self.used_bytes()));
+            }
+        }
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.disk.list(Path::new(DIR)).unwrap().iter().map(|entry| entry.len_bytes).sum()
+    }
+
+    /// As the commit thread does: one write and one sync per segment.
+    fn append(&mut self, lengths: &[usize], sync: bool) {
+        let first = self.fates.last_key_value().map_or(1, |(id, _)| id + 1);
+        let records: Vec<Record> =
+            lengths.iter().enumerate().map(|(index, length)| record(first + index as u64, *length)).collect();
+        let mut rest: Vec<(u64, &Record)> = records.iter().enumerate().map(|(i, r)| (first + i as u64, r)).collect();
+        self.fates.extend(rest.iter().map(|(id, _)| (*id, Fate::Unknown)));
+        let wal = self.wal.as_mut().unwrap();
+        while !rest.is_empty() {
+            let batch: Vec<&Record> = rest.iter().map(|(_, record)| *record).collect();
+            match wal.write(&batch) {
+                Err(failure) => {
+                    for (id, _) in rest.drain(..failure.records) {
+                        self.fates.insert(id, Fate::Refused);
+                    }
+                }
+                Ok(appended) => {
+                    let synced = !sync || self.config.sync == SyncPolicy::Never || wal.sync().is_ok();
+                    for ((id, _), place) in rest.drain(..appended.len()).zip(&appended) {
+                        let fate = match (sync || self.config.sync == SyncPolicy::Never, synced) {
+                            (true, true) => Fate::Acknowledged(place.position),
+                            (true, false) => Fate::Refused,
+                            (false, _) => Fate::Unknown,
+                        };
+                        self.fates.insert(id, fate);
+                    }
+                    if !sync {
+                        return;
+                    }
+                    // A sync covers what an earlier call only wrote, but nobody was waiting for it.
+                }
+            }
+        }
+    }
+
+    fn cut(&mut self, fraction: u8) {
+        let acknowledged: Vec<WalPosition> = self.acknowledged().map(|(_, position)| position).collect();
+        if acknowledged.is_empty() {
+            return;
+        }
+        let index = acknowledged.len() * usize::from(fraction) / 256;
+        self.cut = self.cut.max(acknowledged[index]);
+        if self.wal.as_ref().unwrap().cut_before(self.cut).is_err() {
+            self.disk.heal();
+            self.wal.as_ref().unwrap().cut_before(self.cut).unwrap();
+        }
+    }
+
+    fn acknowledged(&self) -> impl Iterator<Item = (u64, WalPosition)> + '_ {
+        self.fates.iter().filter_map(|(id, fate)| match fate {
+            Fate::Acknowledged(position) => Some((*id, *position)),
+            Fate::Refused | Fate::Unknown | Fate::Doubtful => None,
+        })
+    }
+
+    fn reopen(&mut self) {
+        self.wal = None;
+        let opened = try_open(&self.disk, self.config.clone());
+        let (wal, recovery) = opened.unwrap_or_else(|_| {
+            for fate in self.fates.values_mut().filter(|fate| **fate == Fate::Unknown) {
+                *fate = Fate::Doubtful;
+            }
+            self.disk.heal();
+            open(&self.disk, self.config.clone())
+        });
+        self.disk.heal();
+        assert_eq!(recovery.damages, []);
+        self.wal = Some(wal);
+        self.check(recovery.end);
+    }
+
+    /// Compares the log with the model. What is there counts as acknowledged from now on: the
+    /// consumer will process it.
+    fn check(&mut self, end: WalPosition) {
+        // What precedes the cut may be there in part: removals need not have become durable.
+        let (records, damages) = read_all(&self.disk, self.cut);
+        let losses: Vec<&Damage> = damages.iter().filter(|damage| damage.reason.is_loss()).collect();
+        assert!(losses.is_empty(), "{losses:?}");
+        assert!(records.is_sorted_by(|one, next| one.after <= next.position), "positions grow");
+        assert_eq!(records.last().map_or(WalPosition::START, |record| record.after).max(end), end);
+        let ids: Vec<u64> = records.iter().map(id_of).collect();
+        assert!(ids.is_sorted_by(|one, next| one < next), "in order, none twice: {ids:?}");
+        let present: BTreeSet<u64> = ids.iter().copied().collect();
+        for (id, position) in self.acknowledged() {
+            assert!(position < self.cut || present.contains(&id), "acknowledged {id} at {position} is lost");
+        }
+        let last_acknowledged = self.acknowledged().last().map_or(0, |(id, _)| id);
+        for (id, record) in ids.iter().zip(&records) {
+            let fate = self.fates[id];
+            assert!(fate != Fate::Refused || *id > last_acknowledged, "refused {id} has come back");
+            assert!(!matches!(fate, Fate::Acknowledged(position) if position != record.position));
+            if fate != Fate::Doubtful {
+                self.fates.insert(*id, Fate::Acknowledged(record.position));
+            }
+        }
+        let first_present = ids.first().copied().unwrap_or(u64::MAX);
+        for (id, fate) in &mut self.fates {
+            if *fate == Fate::Unknown && !present.contains(id) && *id > first_present {
+                *fate = Fate::Refused;
+            }
+        }
+    }
+}
+
+fn run(seed: u64, sync: SyncPolicy, actions: Vec<Action>) {
+    let mut world = World::new(seed, sync);
+    for action in actions {
+        world.run(action);
+    }
+    world.disk.kill_process();
+    world.disk.heal();
+    world.reopen();
+    world.disk.set_capacity_bytes(None);
+    world.append(&[10, 20], true);
+    world.disk.kill_process();
+    world.reopen();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// With a sync before each acknowledgement, neither kill nor power cut nor disk error loses
+    /// what was acknowledged.
+    #[test]
+    fn nothing_acknowledged_is_lost(seed: u64, actions in prop::collection::vec(action(false), 1..40)) {
+        run(seed, SyncPolicy::Always, actions);
+    }
+
+    /// With lax syncs the same holds as long as the machine stays up.
+    #[test]
+    fn lax_syncs_survive_a_killed_process(seed: u64, actions in prop::collection::vec(action(true), 1..40)) {
+        run(seed, SyncPolicy::Never, actions);
+    }
+}
