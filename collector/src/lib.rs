@@ -5,4 +5,5 @@ pub mod exposition;
 pub mod join;
 pub mod metrics_map;
 pub mod normalise;
+pub mod pipeline;
 pub mod receive;

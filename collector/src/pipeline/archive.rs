@@ -1,0 +1,28 @@
+//! Sealed spans of a trace, for spans that come after their trace was sealed.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use windrose_proto::id::TraceId;
+use windrose_proto::span::Span;
+use windrose_store::sealed::TenantCatalog;
+
+use crate::join::joiner::{ArchiveError, TraceArchive};
+
+/// The sealed segments of one tenant, read from the joiner's own thread.
+#[derive(Debug)]
+pub(super) struct SealedArchive {
+    pub(super) catalog: Arc<TenantCatalog>,
+    pub(super) runtime: Handle,
+}
+
+impl TraceArchive for SealedArchive {
+    fn may_contain(&self, trace: TraceId) -> bool {
+        self.catalog.may_contain(trace)
+    }
+
+    fn load(&self, trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
+        let read = self.runtime.block_on(self.catalog.read_trace(trace));
+        read.map_err(|error| ArchiveError { trace, source: Box::new(error) })
+    }
+}

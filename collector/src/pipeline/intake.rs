@@ -1,0 +1,83 @@
+//! The receivers' way into the log.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+use windrose_proto::span::Span;
+use windrose_proto::tenant::TenantId;
+use windrose_proto::time::{Clock, UnixNanos};
+use windrose_proto::wire::CounterBatch;
+use windrose_store::wal::{AppendError, CommitLog, ContentEncoding, Record, RecordKind};
+
+use super::logged::record_of;
+use crate::receive::{Intake, IntakeError, Submission};
+
+/// What travels with a log record to the joiner, so that it need not be decoded again.
+#[derive(Debug)]
+pub(super) enum Batch {
+    Spans { tenant: TenantId, spans: Vec<Span>, arrived: UnixNanos },
+    Counters { tenant: TenantId, batch: CounterBatch },
+}
+
+/// Rough memory of one edge's counters in flight.
+const COUNTERS_BYTES: usize = 512;
+
+/// Appends submissions to the log.
+pub struct LogIntake {
+    log: Arc<CommitLog<Batch>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for LogIntake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogIntake").finish_non_exhaustive()
+    }
+}
+
+impl LogIntake {
+    pub(super) const fn new(log: Arc<CommitLog<Batch>>, clock: Arc<dyn Clock>) -> Self {
+        Self { log, clock }
+    }
+
+    /// Makes what a scrape counted durable and hands it to the join.
+    ///
+    /// # Errors
+    /// When the log cannot take it; the scrape interval is then missing from the edges.
+    pub async fn submit_counters(&self, tenant: TenantId, batch: CounterBatch) -> Result<(), IntakeError> {
+        let payload = batch.encode_to_vec();
+        let arrived = self.clock.now();
+        let record = Record::new(
+            RecordKind::CounterDeltas,
+            ContentEncoding::Identity,
+            tenant.clone(),
+            arrived,
+            [bytes::Bytes::from(payload)],
+        );
+        let bytes = (batch.edges.len() + batch.proxy_spans.len()) * COUNTERS_BYTES;
+        self.log.append(record, Batch::Counters { tenant, batch }, bytes).await.map(drop).map_err(|error| word(&error))
+    }
+}
+
+impl Intake for LogIntake {
+    async fn submit(&self, submission: Submission) -> Result<(), IntakeError> {
+        let record = record_of(&submission);
+        let Submission { tenant, body, origin, decoded, .. } = submission;
+        // Spans share the body's buffer, so it stays in memory as long as they do.
+        let bytes = decoded.memory_bytes.saturating_add(body.len());
+        let batch = Batch::Spans { tenant, spans: decoded.spans, arrived: origin.arrived };
+        self.log.append(record, batch, bytes).await.map(drop).map_err(|error| word(&error))
+    }
+}
+
+fn word(error: &AppendError) -> IntakeError {
+    match error {
+        AppendError::OutOfSpace { retry_after, .. } => IntakeError::DiskFull { retry_after: *retry_after },
+        AppendError::Overloaded { retry_after } => IntakeError::TooBusy { retry_after: *retry_after },
+        AppendError::Closed => IntakeError::Closed,
+        AppendError::TooLarge { .. } | AppendError::Io(_) => {
+            tracing::error!(error = %error, source = ?std::error::Error::source(error), "a request could not be logged and was refused");
+            IntakeError::Internal
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From an accepted request to published tables: log → acknowledge → join → publish → seal.
+//!
+//! ```text
+//! receivers ─ submit ─► commit log (fdatasync) ─► ack
+//!                            │ records in log order, from memory or from the files
+//!                            ▼
+//!                      joiner thread: decode again if need be → join → tick → publish
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `logged.rs` | what a log record holds besides the body, and back again |
+//! | `intake.rs` | the receivers' way into the log |
+//! | `worker.rs` | the joiner thread: the only owner of the join |
+//! | `archive.rs` | sealed spans of a trace, for late spans |
+//!
+//! Invariant: the joiner sees exactly the acknowledged records, in log order, each once per life of
+//! the process; after a restart it sees again what the last seal does not hold.
+
+mod archive;
+mod intake;
+mod logged;
+mod worker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use windrose_proto::time::Clock;
+use windrose_store::disk::Disk;
+use windrose_store::store::Store;
+use windrose_store::wal::{CommitLog, OpenError, Recovery, Wal, WalConfig, WalStats};
+
+pub use intake::LogIntake;
+pub use worker::{JoinStats, SealPolicy};
+
+use crate::join::joiner::{JoinLimits, Joiner};
+use crate::normalise::Normaliser;
+use crate::normalise::overrides::Overrides;
+use intake::Batch;
+use worker::Worker;
+
+/// What the pipeline needs to start.
+#[derive(Debug)]
+pub struct PipelineConfig {
+    pub data_dir: PathBuf,
+    pub wal: WalConfig,
+    pub join: JoinLimits,
+    pub overrides: Overrides,
+    /// How often changes are derived and published.
+    pub tick: Duration,
+    pub seal: SealPolicy,
+}
+
+/// Why the pipeline did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("opening the write-ahead log in {}", dir.display())]
+    Wal {
+        dir: PathBuf,
+        #[source]
+        source: OpenError,
+    },
+    #[error("starting a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// The running pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    store: Store,
+    intake: Arc<LogIntake>,
+    log: Arc<CommitLog<Batch>>,
+    recovery: Recovery,
+    caught_up: Arc<AtomicBool>,
+    join_stats: Arc<JoinStats>,
+    worker: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Opens the log, replays what is not sealed, and starts taking submissions. Blocking work runs
+    /// on threads of its own; reading sealed files runs on `runtime`.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used.
+    pub fn start(
+        config: PipelineConfig,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        runtime: Handle,
+    ) -> Result<Self, StartError> {
+        let dir = config.data_dir.join("wal");
+        let opened = Wal::open(disk, &dir, config.wal, Arc::clone(&clock));
+        let (wal, recovery) = opened.map_err(|source| StartError::Wal { dir, source })?;
+        let from = recovery.oldest.unwrap_or(recovery.end);
+        let replay_until = recovery.end;
+        let (log, consumer) = CommitLog::start(wal, from).map_err(StartError::Thread)?;
+        let log = Arc::new(log);
+        let store = Store::default();
+        let joiner = Joiner::new(Normaliser::new(config.overrides), config.join, store.clone());
+        let caught_up = Arc::new(AtomicBool::new(false));
+        let join_stats = Arc::new(JoinStats::default());
+        let worker = Worker {
+            consumer,
+            joiner,
+            clock: Arc::clone(&clock),
+            runtime,
+            tick: config.tick,
+            seal: config.seal,
+            replay_until,
+            caught_up: Arc::clone(&caught_up),
+            stats: Arc::clone(&join_stats),
+        };
+        let worker = std::thread::Builder::new()
+            .name("joiner".to_owned())
+            .spawn(move || worker.run())
+            .map_err(StartError::Thread)?;
+        let intake = Arc::new(LogIntake::new(Arc::clone(&log), clock));
+        Ok(Self { store, intake, log, recovery, caught_up, join_stats, worker: Some(worker) })
+    }
+
+    /// Where readers find what was published.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where receivers hand in what they accepted.
+    #[must_use]
+    pub const fn intake(&self) -> &Arc<LogIntake> {
+        &self.intake
+    }
+
+    /// What was found on disk at the start.
+    #[must_use]
+    pub const fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Whether everything that was in the log at the start is joined and published.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
+
+    /// Counters of the log.
+    #[must_use]
+    pub fn wal_stats(&self) -> &Arc<WalStats> {
+        self.log.stats()
+    }
+
+    /// Counters of the join.
+    #[must_use]
+    pub const fn join_stats(&self) -> &Arc<JoinStats> {
+        &self.join_stats
+    }
+
+    /// Ends: what was submitted is synced, joined and published. Blocks; call it after the ports
+    /// are closed and their requests answered.
+    pub fn shutdown(mut self) {
+        if let Err(error) = self.log.close() {
+            tracing::error!(error = %error, "the write-ahead log did not close cleanly; it will be recovered at the next start");
+        }
+        if let Some(worker) = self.worker.take()
+            && worker.join().is_err()
+        {
+            tracing::error!("the joiner panicked; everything acknowledged is in the log");
+        }
+    }
+}

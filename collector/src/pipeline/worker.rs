@@ -1,0 +1,143 @@
+//! The joiner thread: takes committed records in log order, ticks, publishes.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use prost::Message;
+use tokio::runtime::Handle;
+use windrose_proto::tenant::TenantId;
+use windrose_proto::time::{Clock, UnixNanos};
+use windrose_proto::wire::CounterBatch;
+use windrose_store::wal::{Committed, Consumer, Delivery, Received, RecordKind, StoredRecord, WalPosition};
+
+use super::archive::SealedArchive;
+use super::intake::Batch;
+use super::logged::replay;
+use crate::join::joiner::{JoinCounts, JoinGauges, Joiner};
+
+/// When what is joined goes into files.
+#[derive(Clone, Copy, Debug)]
+pub struct SealPolicy {
+    /// At the latest after this long.
+    pub interval: Duration,
+    /// Or when this many rows and rollup cells wait.
+    pub max_rows: usize,
+}
+
+/// Counters of the join, updated once a tick.
+#[derive(Debug, Default)]
+pub struct JoinStats {
+    sums: Mutex<(JoinCounts, JoinGauges)>,
+    /// Records that could not be read back from the log and are not in any answer.
+    unreadable_records: AtomicU64,
+}
+
+impl JoinStats {
+    /// As of the last tick.
+    #[must_use]
+    pub fn read(&self) -> (JoinCounts, JoinGauges) {
+        *self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Log records that did not decode at replay.
+    #[must_use]
+    pub fn unreadable_records(&self) -> u64 {
+        self.unreadable_records.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything the thread owns.
+pub(super) struct Worker {
+    pub(super) consumer: Consumer<Batch>,
+    pub(super) joiner: Joiner,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) runtime: Handle,
+    pub(super) tick: Duration,
+    pub(super) seal: SealPolicy,
+    /// Everything before was in the log at the start.
+    pub(super) replay_until: WalPosition,
+    pub(super) caught_up: Arc<AtomicBool>,
+    pub(super) stats: Arc<JoinStats>,
+}
+
+/// How long to wait after the log could not be read: long enough not to spin, short enough that an
+/// operator who mends the disk need not wait.
+const READ_RETRY: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Runs until the log is closed and everything in it is joined.
+    pub(super) fn run(mut self) {
+        let mut next_tick = self.clock.now().plus(self.tick);
+        loop {
+            let now = self.clock.now();
+            let wait = Duration::from_nanos(next_tick.since(now));
+            match self.consumer.recv(wait) {
+                Ok(Received::Batch(records)) => records.into_iter().for_each(|record| self.take(record)),
+                Ok(Received::Idle) => {}
+                Ok(Received::Closed) => break,
+                Err(error) => {
+                    tracing::error!(error = %error, "the write-ahead log cannot be read; trying again");
+                    std::thread::park_timeout(READ_RETRY);
+                }
+            }
+            let now = self.clock.now();
+            if now >= next_tick {
+                self.tick(now);
+                next_tick = now.plus(self.tick);
+            }
+        }
+        self.tick(self.clock.now());
+    }
+
+    fn take(&mut self, record: Committed<Batch>) {
+        match record.delivery {
+            Delivery::Live(Batch::Spans { tenant, spans, arrived }) => self.take_spans(&tenant, spans, arrived),
+            Delivery::Live(Batch::Counters { tenant, batch }) => self.take_counters(&tenant, batch),
+            Delivery::Stored(stored) => self.take_stored(&stored),
+        }
+    }
+
+    fn take_stored(&mut self, stored: &StoredRecord) {
+        match stored.kind {
+            RecordKind::OtlpTracesProtobuf | RecordKind::OtlpTracesJson | RecordKind::ZipkinJson => {
+                match replay(&stored.payload, stored.arrival) {
+                    Ok(decoded) => self.take_spans(&stored.tenant, decoded.spans, stored.arrival),
+                    Err(error) => self.unreadable(stored, &error),
+                }
+            }
+            RecordKind::CounterDeltas => match CounterBatch::decode(stored.payload.clone()) {
+                Ok(batch) => self.take_counters(&stored.tenant, batch),
+                Err(error) => self.unreadable(stored, &error),
+            },
+            RecordKind::SealIntent => {}
+            RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf => {
+                self.unreadable(stored, &"this version does not write such records");
+            }
+        }
+    }
+
+    fn unreadable(&self, stored: &StoredRecord, error: &dyn std::fmt::Display) {
+        self.stats.unreadable_records.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(error = %error, position = ?stored.position, kind = ?stored.kind, "a log record cannot be read and is left out");
+    }
+
+    fn take_spans(&mut self, tenant: &TenantId, spans: Vec<windrose_proto::span::Span>, arrived: UnixNanos) {
+        let archive = SealedArchive { catalog: self.joiner.catalog(tenant), runtime: self.runtime.clone() };
+        self.joiner.ingest(tenant, spans, arrived, &archive, self.clock.now());
+    }
+
+    fn take_counters(&mut self, tenant: &TenantId, batch: CounterBatch) {
+        self.joiner.add_counters(tenant, batch, self.clock.now());
+    }
+
+    fn tick(&mut self, now: UnixNanos) {
+        self.joiner.tick(now);
+        *self.stats.sums.lock().unwrap_or_else(PoisonError::into_inner) = (self.joiner.counts(), self.joiner.gauges());
+        if self.consumer.position() >= self.replay_until {
+            self.caught_up.store(true, Ordering::Release);
+        }
+    }
+}
