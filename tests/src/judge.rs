@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::oracle::Durations;
 use crate::topology::{Edge, Topology};
-use crate::truth::{CLIENT, EGRESS, EdgeTruth, GATEWAY, Pair};
+use crate::truth::{CLIENT, EGRESS, EdgeTruth, GATEWAY, Pair, UNKNOWN};
 
 /// A latency is right within 3 % or 1 ms, whichever is more.
 const LATENCY_RATIO: f64 = 0.03;
@@ -12,41 +12,30 @@ const LATENCY_MS: f64 = 1.0;
 /// Shares are computed from whole calls: only rounding may differ.
 const SHARE: f64 = 1e-6;
 
-/// What a run's spans can tell.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Knowledge {
-    /// The gateway sends one span for both sides, so what it refused itself may look like a call.
-    pub one_span_gateway: bool,
-    /// Callers that never reached the mesh through the gateway, such as a prober: their edge into this service is right too.
-    pub probed: Option<&'static str>,
-}
-
 /// Differences of edges: which there are, their calls, errors, attempts, direction, and the routes they served.
 #[must_use]
-pub fn edges(answer: &Topology, truth: &BTreeMap<Pair, EdgeTruth>, knowledge: Knowledge) -> Vec<String> {
+pub fn edges(answer: &Topology, truth: &BTreeMap<Pair, EdgeTruth>) -> Vec<String> {
     let found = answer.edges();
     let mut wrong = Vec::new();
     for (pair, expect) in truth {
         match found.get(pair) {
             None => wrong.push(format!("{}: missing", name(pair))),
-            Some(edge) => wrong.extend(edge_differences(pair, *edge, expect, knowledge)),
+            Some(edge) => wrong.extend(edge_differences(pair, *edge, expect)),
         }
     }
-    let probe = |pair: &Pair| knowledge.probed == Some(pair.1.as_str()) && pair.0.starts_with('(');
-    let surplus = found.keys().filter(|pair| !truth.contains_key(*pair) && !probe(pair));
+    let surplus = found.keys().filter(|pair| !truth.contains_key(*pair));
     wrong.extend(surplus.map(|pair| format!("{}: nobody called", name(pair))));
     wrong
 }
 
-fn edge_differences(pair: &Pair, edge: Edge<'_>, expect: &EdgeTruth, knowledge: Knowledge) -> Vec<String> {
+fn edge_differences(pair: &Pair, edge: Edge<'_>, expect: &EdgeTruth) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut note = |what: &str, found: &dyn std::fmt::Debug, expect: &dyn std::fmt::Debug| {
         wrong.push(format!("{}: {what} {found:?}, expected {expect:?}", name(pair)));
     };
-    let most = expect.calls + if knowledge.one_span_gateway { expect.refused } else { 0 };
     let calls = edge.calls();
-    if calls < expect.calls || calls > most {
-        note("calls", &calls, &(expect.calls, most));
+    if calls != expect.calls {
+        note("calls", &calls, &expect.calls);
     }
     let errors = edge.errors();
     if errors < expect.errors.0 || errors > expect.errors.1 {
@@ -65,8 +54,7 @@ fn edge_differences(pair: &Pair, edge: Edge<'_>, expect: &EdgeTruth, knowledge: 
     }
     let shares = edge.route_shares();
     let expected = shares_of(&expect.routes);
-    // Refused calls shift the shares of a gateway that cannot tell them.
-    if calls == expect.calls && !close(&shares, &expected) {
+    if !close(&shares, &expected) {
         note("route shares", &shares, &expected);
     }
     wrong
@@ -125,6 +113,8 @@ pub fn verdict(wrong: &[String]) -> Result<(), String> {
 fn direction(pair: &Pair) -> &'static str {
     if pair.0 == EGRESS || pair.1 == EGRESS || is_external(&pair.1) {
         "egress"
+    } else if pair.0 == UNKNOWN {
+        "unknown"
     } else if pair.0 == CLIENT || pair.0 == GATEWAY {
         "north_south"
     } else {
@@ -135,6 +125,7 @@ fn direction(pair: &Pair) -> &'static str {
 fn role(node: &str) -> &'static str {
     match node {
         CLIENT => "client",
+        UNKNOWN => "unknown",
         GATEWAY => "gateway",
         EGRESS => "egress",
         name if is_external(name) => "external",

@@ -13,6 +13,8 @@ use crate::capture::read_zstd;
 
 /// The node name of everyone outside.
 pub const CLIENT: &str = "(client)";
+/// The node name of a caller that nobody names.
+pub const UNKNOWN: &str = "(unknown)";
 pub const GATEWAY: &str = "istio-ingressgateway";
 pub const EGRESS: &str = "istio-egressgateway";
 
@@ -37,9 +39,6 @@ pub struct EdgeTruth {
     pub calls: u64,
     /// Fewest and most failed calls; they differ only where the caller hung up and no access log tells which proxy noticed.
     pub errors: (u64, u64),
-    /// Requests that the gateway had chosen this target for and then refused itself. A gateway that sends one span for
-    /// both sides cannot tell them from calls.
-    pub refused: u64,
     /// Arrivals at the callee, retries included; absent where nobody counted.
     pub arrivals: Option<u64>,
     /// Calls by the public path they served. Empty when the context was lost on the way.
@@ -142,8 +141,8 @@ impl Truth {
         let mut edges = BTreeMap::new();
         self.add_entry(&mut edges);
         self.add_gateway(&mut edges);
-        self.add_refused(&mut edges);
         self.add_calls(&mut edges);
+        self.add_probes(&mut edges);
         edges
     }
 
@@ -254,13 +253,14 @@ impl Truth {
         }
     }
 
-    /// The gateway's own answers on routes that lead to a service: no key, too many requests.
-    fn add_refused(&self, edges: &mut BTreeMap<Pair, EdgeTruth>) {
-        let refused =
-            self.clients.values().filter(|client| self.traces(&client.ctx) && matches!(client.status, 401 | 429));
-        for client in refused {
-            let service = if public_path(&client.path) == "/api/checkout" { "checkout" } else { "orders" };
-            edges.entry((GATEWAY.to_owned(), service.to_owned())).or_default().refused += 1;
+    /// A prober asks a sidecar directly: nobody knows who it is.
+    fn add_probes(&self, edges: &mut BTreeMap<Pair, EdgeTruth>) {
+        for row in &self.apps {
+            if let AppRow::Server { call: Some(call), svc, .. } = row
+                && call == "probe"
+            {
+                edges.entry((UNKNOWN.to_owned(), svc.clone())).or_default().calls += 1;
+            }
         }
     }
 

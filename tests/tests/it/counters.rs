@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use windrose_tests::capture::Capture;
-use windrose_tests::judge::Knowledge;
 use windrose_tests::pages::Pages;
 use windrose_tests::places;
 use windrose_tests::replay::{Plan, shift_to_now};
@@ -93,7 +92,7 @@ async fn check(name: &str, expect: impl Fn(&Truth, &Path) -> BTreeMap<Pair, Coun
     // The first page makes the start of every counter, the last one what was counted since.
     pages.scraped().await;
     Plan::new(&capture, shift_to_now(&capture)).send(&server.ports()).await;
-    topology_of(&server.http(), window(), &truth.edges(), Knowledge::default()).await;
+    topology_of(&server.http(), window(), &truth.edges()).await;
     pages.show_last();
     pages.scraped().await;
     let (http, expect) = (server.http(), expect(&truth, &folder));

@@ -3,7 +3,6 @@
 use serde_json::Value;
 use windrose_tests::capture::Capture;
 use windrose_tests::client::Http;
-use windrose_tests::judge::Knowledge;
 use windrose_tests::places;
 use windrose_tests::replay::{Plan, shift_to_now};
 use windrose_tests::server::{Home, TestServer};
@@ -31,7 +30,7 @@ impl Reference {
         let server = Home::brisk().start().await;
         plan.clone().send(&server.ports()).await;
         let window = window();
-        let answer = topology_of(&server.http(), window, &truth, Knowledge::default()).await;
+        let answer = topology_of(&server.http(), window, &truth).await;
         Self { plan, window, answer: answer.without_arrival() }
     }
 

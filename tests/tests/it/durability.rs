@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use windrose_proto::time::{Clock as _, SystemClock};
 use windrose_tests::capture::Capture;
 use windrose_tests::client::Http;
-use windrose_tests::judge::Knowledge;
 use windrose_tests::places;
 use windrose_tests::replay::{Plan, connect, export, shift_to_now};
 use windrose_tests::server::{Home, TestServer};
@@ -157,15 +156,15 @@ async fn the_same_topology_before_and_after() {
     let server = home.start().await;
     Plan::new(&capture, shift_to_now(&capture)).send(&server.ports()).await;
     let window = window();
-    let before = topology_of(&server.http(), window, &truth, Knowledge::default()).await;
+    let before = topology_of(&server.http(), window, &truth).await;
     server.kill().await;
     let mut server = home.start().await;
-    let after = topology_of(&server.http(), window, &truth, Knowledge::default()).await;
+    let after = topology_of(&server.http(), window, &truth).await;
     assert_eq!(before.without_arrival(), after.without_arrival(), "after a kill");
     server.terminate();
     assert!(server.ended().await.success());
     let server = home.start().await;
-    let after = topology_of(&server.http(), window, &truth, Knowledge::default()).await;
+    let after = topology_of(&server.http(), window, &truth).await;
     assert_eq!(before.without_arrival(), after.without_arrival(), "after an orderly end");
 }
 

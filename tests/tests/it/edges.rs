@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use windrose_tests::capture::Capture;
-use windrose_tests::judge::{self, Knowledge};
+use windrose_tests::judge;
 use windrose_tests::replay::{Plan, shift_to_now};
 use windrose_tests::server::Home;
 use windrose_tests::truth::{Tracer, Truth};
@@ -16,8 +16,7 @@ async fn check(folder: &Path) {
     let truth = Truth::load(folder, Tracer::OpenTelemetry).edges();
     let server = Home::brisk().start().await;
     Plan::new(&capture, shift_to_now(&capture)).send(&server.ports()).await;
-    let knowledge = Knowledge { probed: Some("notify"), ..Knowledge::default() };
-    let answer = topology_of(&server.http(), window(), &truth, knowledge).await;
+    let answer = topology_of(&server.http(), window(), &truth).await;
     judge::verdict(&judge::latencies(&answer, &oracle::latencies(&capture))).unwrap();
     judge::verdict(&judge::roles(&answer, &truth)).unwrap();
 }

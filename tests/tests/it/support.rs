@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use windrose_proto::time::{Clock as _, SystemClock};
 use windrose_tests::client::Http;
-use windrose_tests::judge::{self, Knowledge};
+use windrose_tests::judge;
 use windrose_tests::topology::{Topology, Window};
 use windrose_tests::truth::{EdgeTruth, Pair};
 use windrose_tests::wait::until;
@@ -24,11 +24,10 @@ pub(crate) fn topology_of(
     http: &Http,
     window: Window,
     truth: &BTreeMap<Pair, EdgeTruth>,
-    knowledge: Knowledge,
 ) -> impl Future<Output = Topology> {
     until("the topology to equal the truth", SHOWN_WITHIN, async move || {
         let answer = Topology::fetch(http, &window.parameters()).await?;
-        judge::verdict(&judge::edges(&answer, truth, knowledge))?;
+        judge::verdict(&judge::edges(&answer, truth))?;
         Ok::<_, String>(answer)
     })
 }
