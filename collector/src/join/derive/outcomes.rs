@@ -28,11 +28,12 @@ pub(super) fn refine(rows: &mut Rows<'_>, visits: &Visits) {
 }
 
 /// O2: some proxies (HAProxy, Spring) write the status on a child only. Envoy writes it on the
-/// entry, where its absence means that nobody answered.
+/// entry, where its absence means that nobody answered; and what an application got from a callee
+/// is not what it answered.
 fn take_status_of_child(rows: &mut Rows<'_>, entry: RowId, members: &[RowId]) {
     let row = rows.get(entry);
     let has_status = row.outcome.http_status.is_some() || row.outcome.grpc_status.is_some();
-    if has_status || row.kind.is_envoy_family() {
+    if has_status || row.kind.is_envoy_family() || row.is_app() {
         return;
     }
     let answered =
@@ -43,6 +44,9 @@ fn take_status_of_child(rows: &mut Rows<'_>, entry: RowId, members: &[RowId]) {
         let outcome = &mut rows.get_mut(entry).outcome;
         outcome.http_status = status;
         outcome.error |= error;
+        if outcome.error && outcome.fault == Fault::None {
+            (outcome.fault, outcome.fault_rule) = (Fault::Unknown, Rule("F9"));
+        }
     }
 }
 
