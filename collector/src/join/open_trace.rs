@@ -11,6 +11,8 @@ use windrose_proto::normal::NormalSpan;
 use windrose_proto::time::UnixNanos;
 use windrose_store::row::SpanRow;
 
+use super::derive::distinct_key;
+
 /// What became of a span that was offered to a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -89,7 +91,7 @@ impl OpenTrace {
         let mut hash = distinct_hash(&row.normal);
         while let Some(place) = self.places.get(&hash) {
             let kept = &mut self.spans[*place as usize];
-            if !same_span(&kept.normal, &row.normal) {
+            if distinct_key(&kept.normal) != distinct_key(&row.normal) {
                 hash = hash.wrapping_add(1);
                 continue;
             }
@@ -129,12 +131,7 @@ impl OpenTrace {
 }
 
 fn distinct_hash(span: &NormalSpan) -> u64 {
-    let state = foldhash_fixed::Fixed;
-    state.hash_one((span.span_id, span.kind, span.process.resource_hash, &*span.name))
-}
-
-fn same_span(a: &NormalSpan, b: &NormalSpan) -> bool {
-    a.span_id == b.span_id && a.kind == b.kind && a.process.resource_hash == b.process.resource_hash && a.name == b.name
+    foldhash_fixed::Fixed.hash_one(distinct_key(span))
 }
 
 /// Orders copies of one span: longer first, then by content.
