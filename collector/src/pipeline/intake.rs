@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
-use windrose_proto::time::{Clock, UnixNanos};
+use windrose_proto::time::Clock;
 use windrose_proto::wire::CounterBatch;
 use windrose_store::wal::{AppendError, CommitLog, ContentEncoding, Record, RecordKind};
 
@@ -16,8 +16,8 @@ use crate::receive::{Intake, IntakeError, Submission};
 /// What travels with a log record to the joiner, so that it need not be decoded again.
 #[derive(Debug)]
 pub(super) enum Batch {
-    Spans { tenant: TenantId, spans: Vec<Span>, arrived: UnixNanos },
-    Counters { tenant: TenantId, batch: CounterBatch },
+    Spans(Vec<Span>),
+    Counters(CounterBatch),
 }
 
 /// Rough memory of one edge's counters in flight.
@@ -50,23 +50,22 @@ impl LogIntake {
         let record = Record::new(
             RecordKind::CounterDeltas,
             ContentEncoding::Identity,
-            tenant.clone(),
+            tenant,
             arrived,
             [bytes::Bytes::from(payload)],
         );
         let bytes = (batch.edges.len() + batch.proxy_spans.len()) * COUNTERS_BYTES;
-        self.log.append(record, Batch::Counters { tenant, batch }, bytes).await.map(drop).map_err(|error| word(&error))
+        self.log.append(record, Batch::Counters(batch), bytes).await.map(drop).map_err(|error| word(&error))
     }
 }
 
 impl Intake for LogIntake {
     async fn submit(&self, submission: Submission) -> Result<(), IntakeError> {
         let record = record_of(&submission);
-        let Submission { tenant, body, origin, decoded, .. } = submission;
+        let Submission { body, decoded, .. } = submission;
         // Spans share the body's buffer, so it stays in memory as long as they do.
         let bytes = decoded.memory_bytes.saturating_add(body.len());
-        let batch = Batch::Spans { tenant, spans: decoded.spans, arrived: origin.arrived };
-        self.log.append(record, batch, bytes).await.map(drop).map_err(|error| word(&error))
+        self.log.append(record, Batch::Spans(decoded.spans), bytes).await.map(drop).map_err(|error| word(&error))
     }
 }
 

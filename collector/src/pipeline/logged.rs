@@ -25,8 +25,12 @@ const HEADER_BYTES: usize = 4;
 pub(super) enum ReplayError {
     #[error("record header {header:?} is not one this version writes")]
     Header { header: Vec<u8> },
-    #[error("a logged body does not decode any more")]
+    #[error("a logged body does not decode any more: {0}")]
     Body(#[from] DecodeError),
+    #[error("logged counters do not decode: {0}")]
+    Counters(#[from] prost::DecodeError),
+    #[error("this version writes no such records")]
+    Kind,
 }
 
 /// The record of a submission.

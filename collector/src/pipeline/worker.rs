@@ -6,16 +6,17 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use tokio::runtime::Handle;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_proto::wire::CounterBatch;
-use windrose_store::wal::{Committed, Consumer, Delivery, Received, RecordKind, StoredRecord, WalPosition};
+use windrose_store::wal::{Committed, Consumer, Delivery, Received, RecordKind, WalPosition};
 
 use super::archive::SealedArchive;
 use super::intake::Batch;
-use super::logged::replay;
+use super::logged::{ReplayError, replay};
 use crate::join::joiner::{JoinCounts, JoinGauges, Joiner};
 
 /// When what is joined goes into files.
@@ -93,44 +94,28 @@ impl Worker {
     }
 
     fn take(&mut self, record: Committed<Batch>) {
-        match record.delivery {
-            Delivery::Live(Batch::Spans { tenant, spans, arrived }) => self.take_spans(&tenant, spans, arrived),
-            Delivery::Live(Batch::Counters { tenant, batch }) => self.take_counters(&tenant, batch),
-            Delivery::Stored(stored) => self.take_stored(&stored),
-        }
-    }
-
-    fn take_stored(&mut self, stored: &StoredRecord) {
-        match stored.kind {
-            RecordKind::OtlpTracesProtobuf | RecordKind::OtlpTracesJson | RecordKind::ZipkinJson => {
-                match replay(&stored.payload, stored.arrival) {
-                    Ok(decoded) => self.take_spans(&stored.tenant, decoded.spans, stored.arrival),
-                    Err(error) => self.unreadable(stored, &error),
+        let Committed { position, kind, tenant, arrival, delivery, .. } = record;
+        let batch = match delivery {
+            Delivery::Live(batch) => batch,
+            Delivery::Stored(payload) => match decode_again(kind, payload, arrival) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return,
+                Err(error) => {
+                    self.stats.unreadable_records.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(error = %error, position = ?position, kind = ?kind, "a log record cannot be read and is left out");
+                    return;
                 }
-            }
-            RecordKind::CounterDeltas => match CounterBatch::decode(stored.payload.clone()) {
-                Ok(batch) => self.take_counters(&stored.tenant, batch),
-                Err(error) => self.unreadable(stored, &error),
             },
-            RecordKind::SealIntent => {}
-            RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf => {
-                self.unreadable(stored, &"this version does not write such records");
-            }
+        };
+        match batch {
+            Batch::Spans(spans) => self.take_spans(&tenant, spans, arrival),
+            Batch::Counters(batch) => self.joiner.add_counters(&tenant, batch, self.clock.now()),
         }
-    }
-
-    fn unreadable(&self, stored: &StoredRecord, error: &dyn std::fmt::Display) {
-        self.stats.unreadable_records.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(error = %error, position = ?stored.position, kind = ?stored.kind, "a log record cannot be read and is left out");
     }
 
     fn take_spans(&mut self, tenant: &TenantId, spans: Vec<windrose_proto::span::Span>, arrived: UnixNanos) {
         let archive = SealedArchive { catalog: self.joiner.catalog(tenant), runtime: self.runtime.clone() };
         self.joiner.ingest(tenant, spans, arrived, &archive, self.clock.now());
-    }
-
-    fn take_counters(&mut self, tenant: &TenantId, batch: CounterBatch) {
-        self.joiner.add_counters(tenant, batch, self.clock.now());
     }
 
     fn tick(&mut self, now: UnixNanos) {
@@ -139,5 +124,17 @@ impl Worker {
         if self.consumer.position() >= self.replay_until {
             self.caught_up.store(true, Ordering::Release);
         }
+    }
+}
+
+/// What a record read back from the files holds; `None` for records that are not for the join.
+fn decode_again(kind: RecordKind, payload: Bytes, arrival: UnixNanos) -> Result<Option<Batch>, ReplayError> {
+    match kind {
+        RecordKind::OtlpTracesProtobuf | RecordKind::OtlpTracesJson | RecordKind::ZipkinJson => {
+            Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans)))
+        }
+        RecordKind::CounterDeltas => Ok(Some(Batch::Counters(CounterBatch::decode(payload)?))),
+        RecordKind::SealIntent => Ok(None),
+        RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf => Err(ReplayError::Kind),
     }
 }
