@@ -29,6 +29,8 @@ mod otlp_json;
 mod otlp_protobuf;
 mod rejections;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod text;
 mod wire;
 mod zipkin_json;

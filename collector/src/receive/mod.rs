@@ -100,19 +100,16 @@ impl<I: Intake> Receiver<I> {
     }
 
     /// OTLP/gRPC, usually on port 4317. Serve it with HTTP/2 (prior knowledge).
-    #[must_use]
     pub fn grpc_router(self: &Arc<Self>) -> axum::Router {
         grpc::router(Arc::clone(self))
     }
 
     /// OTLP/HTTP, usually on port 4318.
-    #[must_use]
     pub fn otlp_http_router(self: &Arc<Self>) -> axum::Router {
         http::router(Arc::clone(self))
     }
 
     /// Zipkin, usually on port 9411.
-    #[must_use]
     pub fn zipkin_router(self: &Arc<Self>) -> axum::Router {
         zipkin::router(Arc::clone(self))
     }
