@@ -1,0 +1,218 @@
+//! Instant selectors: the latest sample of each series at each step, unless it is too old or the series has ended.
+
+use std::sync::Arc;
+
+use super::rate::interpolate_histogram;
+use super::row::Row;
+use super::stream::Sink;
+use super::window::{SeriesData, Windows, with_hints, without_stale};
+use super::{Evaluated, Evaluator, Grid};
+use crate::ast::{At, Duration, Expr, Extension, VectorSelector};
+use crate::histogram::FloatHistogram;
+use crate::storage::{Select, SeriesView};
+use crate::value::{QueryResult, Sample, Series, is_absent};
+
+/// The instants a selector looks at: those of the grid, or one pinned by `@`, moved by the offset.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reference {
+    grid: Grid,
+    pinned: Option<i64>,
+    offset: i64,
+}
+
+impl Reference {
+    pub(super) fn new(grid: &Grid, at: Option<At>, offset: &Duration) -> Self {
+        let pinned = match at {
+            Some(At::Timestamp(millis)) => Some(millis),
+            // `@ start()` and `@ end()` became timestamps before the evaluation.
+            Some(At::Start | At::End) | None => None,
+        };
+        Self { grid: *grid, pinned, offset: offset.millis() }
+    }
+
+    pub(super) fn time(&self, step: usize) -> i64 {
+        self.pinned.unwrap_or_else(|| self.grid.time(step)).saturating_sub(self.offset)
+    }
+
+    pub(super) fn first(&self) -> i64 {
+        self.time(0)
+    }
+
+    pub(super) fn last(&self) -> i64 {
+        self.time(self.grid.count - 1)
+    }
+}
+
+impl Evaluator<'_> {
+    /// Streams an instant selector; with `timestamps` the value is the time of the sample in seconds.
+    pub(super) fn stream_selector(
+        &self,
+        node: &VectorSelector,
+        grid: &Grid,
+        timestamps: bool,
+        sink: Sink<'_>,
+    ) -> Evaluated<()> {
+        let reference = Reference::new(grid, node.at, &node.offset);
+        let smoothed = node.extension == Extension::Smoothed;
+        let request = Select {
+            matchers: &node.matchers,
+            min_time: reference.first().saturating_sub(self.lookback).saturating_add(1),
+            max_time: reference.last().saturating_add(if smoothed { self.lookback } else { 0 }),
+            function: if timestamps { "timestamp" } else { "" },
+            range: 0,
+            step: grid.step,
+        };
+        let mut series_set = self.storage.select(&request)?;
+        while let Some(series) = series_set.next()? {
+            self.count_read(&series)?;
+            let hinted = if self.only_statistics.get() { with_hints(series.histograms) } else { Vec::new() };
+            let series = if hinted.is_empty() { series } else { SeriesView { histograms: &hinted, ..series } };
+            let mut row = Row::new(series.labels.clone(), self.buffer(grid.count));
+            let found = if smoothed {
+                self.smooth(&series, &reference, node, &mut row)
+            } else {
+                latest(&series, &reference, self.lookback, timestamps, &mut row)
+            };
+            if found { sink(row)? } else { self.recycle(row) }
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_read(&self, series: &SeriesView<'_>) -> Evaluated<()> {
+        let read = self.samples_read.get() + series.timestamps.len() + series.histograms.len();
+        self.samples_read.set(read);
+        self.interrupted()
+    }
+
+    /// The value at each step interpolated between the samples around it; after the last sample its value stays.
+    fn smooth(&self, series: &SeriesView<'_>, reference: &Reference, node: &VectorSelector, row: &mut Row) -> bool {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        let (times, values) = without_stale(series, &mut times, &mut values);
+        let histograms: Vec<(i64, Arc<FloatHistogram>)> =
+            series.histograms.iter().filter(|(_, histogram)| !histogram.is_stale()).cloned().collect();
+        let mut found = false;
+        for step in 0..row.values.len() {
+            let time = reference.time(step);
+            let window = |at: i64| at > time.saturating_sub(self.lookback) && at <= time.saturating_add(self.lookback);
+            let split = times.partition_point(|at| *at <= time);
+            let before =
+                split.checked_sub(1).filter(|index| window(times[*index])).map(|i| (times[i], Point::Float(values[i])));
+            let after =
+                (split < times.len() && window(times[split])).then(|| (times[split], Point::Float(values[split])));
+            let split = histograms.partition_point(|(at, _)| *at <= time);
+            let histogram_before = split
+                .checked_sub(1)
+                .filter(|index| window(histograms[*index].0))
+                .map(|i| (histograms[i].0, Point::Histogram(&histograms[i].1)));
+            let histogram_after = histograms
+                .get(split)
+                .filter(|(at, _)| window(*at))
+                .map(|(at, histogram)| (*at, Point::Histogram(histogram)));
+            let Some((before_time, before)) = later(before, histogram_before) else { continue };
+            let sample = match earlier(after, histogram_after) {
+                Some((after_time, after)) if before_time < time => {
+                    let fraction = (time - before_time) as f64 / (after_time - before_time) as f64;
+                    match (before, after) {
+                        (Point::Float(a), Point::Float(b)) => Some(Sample::Float(a + (b - a) * fraction)),
+                        (Point::Histogram(a), Point::Histogram(b)) => interpolate_histogram(a, b, fraction, true)
+                            .map(|histogram| Sample::Histogram(Arc::new(histogram))),
+                        (Point::Float(_), Point::Histogram(_)) | (Point::Histogram(_), Point::Float(_)) => {
+                            self.annotate(|a| a.mixed_floats_histograms(node.span, series.labels.metric_name()));
+                            None
+                        }
+                    }
+                }
+                _ => Some(match before {
+                    Point::Float(value) => Sample::Float(value),
+                    Point::Histogram(histogram) => Sample::Histogram(Arc::clone(histogram)),
+                }),
+            };
+            found |= sample.is_some();
+            row.set(step, sample);
+        }
+        found
+    }
+
+    /// An instant query over a range vector returns the raw samples.
+    pub(super) fn top_level_matrix(&self, expr: &Expr, grid: &Grid) -> Evaluated<QueryResult> {
+        let mut result: Vec<Series> = Vec::new();
+        let mut keep = |data: &SeriesData<'_>, windows: &Windows| {
+            let window = windows.window(data, 0);
+            let mut points: Vec<(i64, Sample)> =
+                window.times.iter().zip(window.values).map(|(time, value)| (*time, Sample::Float(*value))).collect();
+            points.extend(
+                window.histograms.iter().map(|(time, histogram)| (*time, Sample::Histogram(Arc::clone(histogram)))),
+            );
+            points.sort_by_key(|(time, _)| *time);
+            self.hold(points.len())?;
+            if !points.is_empty() {
+                let labels = if data.drop_name { data.labels.without_name(true) } else { data.labels.clone() };
+                result.push(Series { labels, points });
+            }
+            Ok(())
+        };
+        self.for_each_series(expr.unwrap_parens(), grid, "", &mut keep)?;
+        result.sort_by(|a, b| a.labels.compare(&b.labels));
+        Ok(QueryResult::Matrix(result))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Point<'p> {
+    Float(f64),
+    Histogram(&'p Arc<FloatHistogram>),
+}
+
+fn later<'p>(a: Option<(i64, Point<'p>)>, b: Option<(i64, Point<'p>)>) -> Option<(i64, Point<'p>)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a.0 > b.0 { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}
+
+fn earlier<'p>(a: Option<(i64, Point<'p>)>, b: Option<(i64, Point<'p>)>) -> Option<(i64, Point<'p>)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a.0 < b.0 { a } else { b }),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Fills a row with the latest sample in `(t - lookback, t]` of each step; false when there is none at all.
+fn latest(series: &SeriesView<'_>, reference: &Reference, lookback: i64, timestamps: bool, row: &mut Row) -> bool {
+    let (mut float, mut histogram) = (0, 0);
+    let mut found = false;
+    for step in 0..row.values.len() {
+        let time = reference.time(step);
+        let oldest = time.saturating_sub(lookback);
+        while float < series.timestamps.len() && series.timestamps[float] <= time {
+            float += 1;
+        }
+        while histogram < series.histograms.len() && series.histograms[histogram].0 <= time {
+            histogram += 1;
+        }
+        let float_at = float.checked_sub(1).map(|index| series.timestamps[index]).filter(|at| *at > oldest);
+        let histogram_at = histogram.checked_sub(1).map(|index| series.histograms[index].0).filter(|at| *at > oldest);
+        let seconds = |at: i64| at as f64 / 1000.0;
+        match (float_at, histogram_at) {
+            (None, None) => {}
+            (Some(at), other) if other.is_none_or(|other| other <= at) => {
+                let value = series.values[float - 1];
+                if !is_absent(value) {
+                    row.values[step] = if timestamps { seconds(at) } else { value };
+                    found = true;
+                }
+            }
+            (_, Some(at)) => {
+                let sample = &series.histograms[histogram - 1].1;
+                if !sample.is_stale() {
+                    let value =
+                        if timestamps { Sample::Float(seconds(at)) } else { Sample::Histogram(Arc::clone(sample)) };
+                    row.set(step, Some(value));
+                    found = true;
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,278 @@
+//! Windows over one series: every step sees a contiguous part of its samples, and the parts only move forward.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::selector::Reference;
+use super::{Evaluated, Evaluator, Grid, execution, step_count};
+use crate::ast::{Expr, Extension, MatrixSelector, Subquery};
+use crate::histogram::{FloatHistogram, ResetHint};
+use crate::labels::Labels;
+use crate::storage::{Select, SeriesView};
+use crate::value::is_absent;
+
+/// One series without staleness markers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeriesData<'s> {
+    pub(super) labels: &'s Labels,
+    pub(super) drop_name: bool,
+    pub(super) times: &'s [i64],
+    pub(super) values: &'s [f64],
+    pub(super) histograms: &'s [(i64, Arc<FloatHistogram>)],
+}
+
+/// What one step sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window<'w> {
+    /// Index of the first float in the series.
+    pub(super) first: usize,
+    pub(super) times: &'w [i64],
+    pub(super) values: &'w [f64],
+    pub(super) histograms: &'w [(i64, Arc<FloatHistogram>)],
+    /// The window is `(start, end]`; with an extension the samples reach beyond it.
+    pub(super) start: i64,
+    pub(super) end: i64,
+}
+
+impl Window<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.times.is_empty() && self.histograms.is_empty()
+    }
+}
+
+/// The windows of all steps over one series.
+#[derive(Debug)]
+pub(super) struct Windows {
+    reference: Reference,
+    range: i64,
+    before: i64,
+    after: i64,
+    floats: Vec<Range<usize>>,
+    histograms: Vec<Range<usize>>,
+}
+
+impl Windows {
+    fn new(reference: Reference, range: i64, extension: Extension, lookback: i64) -> Self {
+        let (before, after) = match extension {
+            Extension::None => (0, 0),
+            Extension::Anchored => (lookback, 0),
+            Extension::Smoothed => (lookback, lookback),
+        };
+        Self { reference, range, before, after, floats: Vec::new(), histograms: Vec::new() }
+    }
+
+    /// Finds the parts of a series for every step.
+    fn locate(&mut self, data: &SeriesData<'_>, steps: usize) {
+        let bounds = |step: usize| {
+            let time = self.reference.time(step);
+            (time.saturating_sub(self.range).saturating_sub(self.before), time.saturating_add(self.after))
+        };
+        self.floats.clear();
+        slide(&mut self.floats, data.times.len(), steps, |index| data.times[index], bounds);
+        self.histograms.clear();
+        if data.histograms.is_empty() {
+            self.histograms.resize(steps, 0..0);
+        } else {
+            slide(&mut self.histograms, data.histograms.len(), steps, |index| data.histograms[index].0, bounds);
+        }
+    }
+
+    /// The window of a step.
+    pub(super) fn window<'w>(&self, data: &SeriesData<'w>, step: usize) -> Window<'w> {
+        let floats = self.floats[step].clone();
+        let end = self.reference.time(step);
+        Window {
+            first: floats.start,
+            times: &data.times[floats.clone()],
+            values: &data.values[floats],
+            histograms: &data.histograms[self.histograms[step].clone()],
+            start: end.saturating_sub(self.range),
+            end,
+        }
+    }
+}
+
+fn slide(
+    out: &mut Vec<Range<usize>>,
+    len: usize,
+    steps: usize,
+    time: impl Fn(usize) -> i64,
+    bounds: impl Fn(usize) -> (i64, i64),
+) {
+    let (mut low, mut high) = (0, 0);
+    for step in 0..steps {
+        let (start, end) = bounds(step);
+        while high < len && time(high) <= end {
+            high += 1;
+        }
+        while low < high && time(low) <= start {
+            low += 1;
+        }
+        out.push(low..high);
+    }
+}
+
+/// Uses a series and its windows.
+pub(super) type SeriesVisitor<'v> = &'v mut dyn FnMut(&SeriesData<'_>, &Windows) -> Evaluated<()>;
+
+impl Evaluator<'_> {
+    /// Visits every series of a range vector expression.
+    pub(super) fn for_each_series(
+        &self,
+        expr: &Expr,
+        grid: &Grid,
+        function: &str,
+        visit: SeriesVisitor<'_>,
+    ) -> Evaluated<()> {
+        match expr {
+            Expr::Paren(node) => self.for_each_series(&node.expr, grid, function, visit),
+            Expr::Matrix(node) => self.for_each_selected(node, grid, function, visit),
+            Expr::Subquery(node) => self.for_each_computed(node, grid, visit),
+            _ => execution(format!("unexpected {} where a range vector is needed", expr.value_type().documented())),
+        }
+    }
+
+    fn for_each_selected(
+        &self,
+        node: &MatrixSelector,
+        grid: &Grid,
+        function: &str,
+        visit: SeriesVisitor<'_>,
+    ) -> Evaluated<()> {
+        let reference = Reference::new(grid, node.vector.at, &node.vector.offset);
+        let range = node.range.millis();
+        let mut windows = Windows::new(reference, range, node.vector.extension, self.lookback);
+        let request = Select {
+            matchers: &node.vector.matchers,
+            min_time: reference.first().saturating_sub(range).saturating_sub(windows.before).saturating_add(1),
+            max_time: reference.last().saturating_add(windows.after),
+            function,
+            range,
+            step: grid.step,
+        };
+        let mut series_set = self.storage.select(&request)?;
+        let (mut times, mut values, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(series) = series_set.next()? {
+            self.count_read(&series)?;
+            let (times, values) = without_stale(&series, &mut times, &mut values);
+            let found = histograms_without_stale(&series, &mut histograms);
+            let hinted = if self.only_statistics.get() { with_hints(found) } else { Vec::new() };
+            let data = SeriesData {
+                labels: series.labels,
+                drop_name: false,
+                times,
+                values,
+                histograms: if hinted.is_empty() { found } else { &hinted },
+            };
+            windows.locate(&data, grid.count);
+            visit(&data, &windows)?;
+        }
+        Ok(())
+    }
+
+    /// A subquery evaluates its expression at the multiples of its step inside the windows of all outer steps.
+    fn for_each_computed(&self, node: &Subquery, grid: &Grid, visit: SeriesVisitor<'_>) -> Evaluated<()> {
+        let reference = Reference::new(grid, node.at, &node.offset);
+        let range = node.range.millis();
+        let step = if node.step.is_set() { node.step.millis() } else { self.engine.default_subquery_step };
+        let Some(inner) = subquery_grid(&reference, range, step) else { return Ok(()) };
+        if inner.count > self.engine.limits.max_steps {
+            return execution("subquery has too many steps; increase its step or shorten its range");
+        }
+        let mut windows = Windows::new(reference, range, Extension::None, 0);
+        let (mut times, mut values, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
+        self.stream(&node.expr, &inner, &mut |row| {
+            times.clear();
+            values.clear();
+            histograms.clear();
+            for index in 0..inner.count {
+                if let Some(histogram) = row.histogram(index) {
+                    histograms.push((inner.time(index), without_hint(histogram)));
+                } else if !is_absent(row.values[index]) {
+                    times.push(inner.time(index));
+                    values.push(row.values[index]);
+                }
+            }
+            let data = SeriesData {
+                labels: &row.labels,
+                drop_name: row.drop_name,
+                times: &times,
+                values: &values,
+                histograms: &histograms,
+            };
+            windows.locate(&data, grid.count);
+            visit(&data, &windows)?;
+            self.recycle(row);
+            Ok(())
+        })
+    }
+}
+
+/// The multiples of the step in `(first - range, last]`.
+fn subquery_grid(reference: &Reference, range: i64, step: i64) -> Option<Grid> {
+    let after = reference.first().saturating_sub(range);
+    let start = after.div_euclid(step).checked_mul(step)?.checked_add(step)?;
+    let count = step_count(start, reference.last(), step);
+    (count > 0).then_some(Grid { start, step, count })
+}
+
+/// Subqueries may skip or repeat samples, so that what the store knew about resets no longer holds.
+fn without_hint(histogram: &Arc<FloatHistogram>) -> Arc<FloatHistogram> {
+    match histogram.hint {
+        ResetHint::Unknown | ResetHint::Gauge => Arc::clone(histogram),
+        ResetHint::Reset | ResetHint::NotReset => {
+            let mut copy = FloatHistogram::clone(histogram);
+            copy.hint = ResetHint::Unknown;
+            Arc::new(copy)
+        }
+    }
+}
+
+/// The histograms with what can be seen of resets between neighbours; empty when there is nothing to add.
+pub(super) fn with_hints(histograms: &[(i64, Arc<FloatHistogram>)]) -> Vec<(i64, Arc<FloatHistogram>)> {
+    if histograms.iter().skip(1).all(|(_, histogram)| histogram.hint != ResetHint::Unknown) {
+        return Vec::new();
+    }
+    let mut hinted = histograms.to_vec();
+    for index in 1..hinted.len() {
+        let (before, current) = (&histograms[index - 1].1, &mut hinted[index].1);
+        if current.hint == ResetHint::Unknown {
+            let mut copy = FloatHistogram::clone(current);
+            copy.hint = if current.detect_reset(before) { ResetHint::Reset } else { ResetHint::NotReset };
+            *current = Arc::new(copy);
+        }
+    }
+    hinted
+}
+
+/// The floats of a series without staleness markers; copies only when there are any.
+pub(super) fn without_stale<'s>(
+    series: &SeriesView<'s>,
+    times: &'s mut Vec<i64>,
+    values: &'s mut Vec<f64>,
+) -> (&'s [i64], &'s [f64]) {
+    if !series.values.iter().any(|value| is_absent(*value)) {
+        return (series.timestamps, series.values);
+    }
+    times.clear();
+    values.clear();
+    for (time, value) in series.timestamps.iter().zip(series.values) {
+        if !is_absent(*value) {
+            times.push(*time);
+            values.push(*value);
+        }
+    }
+    (times, values)
+}
+
+fn histograms_without_stale<'s>(
+    series: &SeriesView<'s>,
+    scratch: &'s mut Vec<(i64, Arc<FloatHistogram>)>,
+) -> &'s [(i64, Arc<FloatHistogram>)] {
+    if !series.histograms.iter().any(|(_, histogram)| histogram.is_stale()) {
+        return series.histograms;
+    }
+    scratch.clear();
+    scratch.extend(series.histograms.iter().filter(|(_, histogram)| !histogram.is_stale()).cloned());
+    scratch
+}

@@ -1,0 +1,69 @@
+//! Samples, series and results.
+
+use std::sync::Arc;
+
+use crate::histogram::FloatHistogram;
+use crate::labels::Labels;
+
+/// The bit pattern of Prometheus' staleness marker. In storage it ends a series; inside the evaluator it marks a
+/// step without a sample. It can do both because a marker never is a value.
+pub const ABSENT_BITS: u64 = 0x7ff0_0000_0000_0002;
+
+/// See [`ABSENT_BITS`].
+pub const ABSENT: f64 = f64::from_bits(ABSENT_BITS);
+
+/// Whether a float is the staleness marker, not merely NaN.
+pub fn is_absent(value: f64) -> bool {
+    value.to_bits() == ABSENT_BITS
+}
+
+/// One value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sample {
+    /// A float.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Arc<FloatHistogram>),
+}
+
+/// A series of a result with its points in time order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Its labels.
+    pub labels: Labels,
+    /// Milliseconds and value.
+    pub points: Vec<(i64, Sample)>,
+}
+
+/// What a query returns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryResult {
+    /// Instant query over a vector expression, in the order the expression gives.
+    Vector(Vec<(Labels, Sample)>, i64),
+    /// Range query, or an instant query over a range vector; sorted by labels.
+    Matrix(Vec<Series>),
+    /// Instant query over a scalar.
+    Scalar(f64, i64),
+    /// Instant query over a string.
+    String(String, i64),
+}
+
+impl QueryResult {
+    /// Drops what goes beyond `limit` series; true when something was dropped.
+    pub fn truncate(&mut self, limit: usize) -> bool {
+        let (before, after) = match self {
+            Self::Vector(samples, _) => {
+                let before = samples.len();
+                samples.truncate(limit);
+                (before, samples.len())
+            }
+            Self::Matrix(series) => {
+                let before = series.len();
+                series.truncate(limit);
+                (before, series.len())
+            }
+            Self::Scalar(..) | Self::String(..) => (0, 0),
+        };
+        before > after
+    }
+}
