@@ -7,5 +7,6 @@ pub mod row;
 pub mod sealed;
 pub mod snapshot;
 pub mod store;
+pub mod table_log;
 pub mod tables;
 pub mod wal;
