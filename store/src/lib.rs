@@ -5,6 +5,7 @@ pub mod hot;
 pub mod ledger;
 pub mod row;
 pub mod sealed;
+pub mod segment;
 pub mod snapshot;
 pub mod store;
 pub mod table_log;

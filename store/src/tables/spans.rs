@@ -15,8 +15,9 @@ mod public;
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef};
 use hashbrown::HashMap;
 use windrose_proto::Text;
 use windrose_proto::id::{SpanId, TraceId};
@@ -239,6 +240,16 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Span>, TableError> {
         });
     }
     Ok(spans)
+}
+
+/// The trace id of each row of a batch that need not have other columns.
+///
+/// # Errors
+/// When the column is missing or not ids.
+pub fn trace_ids(batch: &RecordBatch) -> Result<Vec<TraceId>, TableError> {
+    let missing = || TableError::MissingColumn("trace_id".to_owned());
+    let ids = cast(batch.column_by_name("trace_id").ok_or_else(missing)?, &DataType::FixedSizeBinary(16))?;
+    (0..ids.len()).map(|row| trace_at(ids.as_fixed_size_binary(), row)).collect()
 }
 
 fn json_at<T>(

@@ -1,0 +1,232 @@
+//! The sealed files of all tenants at one instant, and how rows are read across them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use hashbrown::{HashMap, HashSet};
+use object_store::path::Path;
+use windrose_proto::edge::EdgeRow;
+use windrose_proto::id::TraceId;
+use windrose_proto::span::Span;
+use windrose_proto::tenant::TenantId;
+use windrose_proto::time::TimeRange;
+
+use super::cache::RowCache;
+use crate::row::{HopRow, RequestRow};
+use crate::segment::{Segment, SegmentError};
+use crate::tables::{Table, edges, hops, requests};
+
+/// Files read at the same time for one question.
+const READS_AT_ONCE: usize = 8;
+
+/// All tenants at one instant. Immutable.
+#[derive(Clone, Debug, Default)]
+pub struct SealedCatalog {
+    tenants: BTreeMap<TenantId, Arc<TenantCatalog>>,
+}
+
+/// The sealed files of one tenant at one instant. Immutable; the default is empty.
+#[derive(Clone, Debug, Default)]
+pub struct TenantCatalog {
+    /// By [`Table::ALL`], ordered by path.
+    segments: [Vec<Arc<Segment>>; Table::ALL.len()],
+    cache: Arc<RowCache>,
+}
+
+/// A file that is left out of answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    pub tenant: TenantId,
+    pub table: Table,
+    pub path: String,
+    pub rows: u64,
+    pub reason: String,
+}
+
+impl SealedCatalog {
+    /// What is sealed of `tenant`; nothing when it is unknown.
+    #[must_use]
+    pub fn tenant(&self, tenant: &TenantId) -> Arc<TenantCatalog> {
+        self.tenants.get(tenant).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// All tenants with sealed files.
+    pub fn tenants(&self) -> impl Iterator<Item = (&TenantId, &Arc<TenantCatalog>)> {
+        self.tenants.iter()
+    }
+
+    /// The files that are damaged, as far as anybody has tried to read them.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        let mut found = Vec::new();
+        for (tenant, catalog) in &self.tenants {
+            for segment in catalog.segments.iter().flatten() {
+                if let Some(reason) = segment.quarantine_reason() {
+                    found.push(Quarantined {
+                        tenant: tenant.clone(),
+                        table: segment.table(),
+                        path: segment.path().to_string(),
+                        rows: segment.rows(),
+                        reason: reason.to_owned(),
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// Where all files lie.
+    pub(super) fn paths(&self) -> HashSet<Path> {
+        let segments = self.tenants.values().flat_map(|catalog| catalog.segments.iter().flatten());
+        segments.map(|segment| segment.path().clone()).collect()
+    }
+
+    /// The catalog of these segments. Segments of `before` that are still there are kept as they
+    /// are, with their filters and their quarantine.
+    pub(super) fn build(
+        before: &Self,
+        segments: impl IntoIterator<Item = (TenantId, Arc<Segment>)>,
+        cache: &Arc<RowCache>,
+    ) -> Self {
+        let mut tenants: BTreeMap<TenantId, TenantCatalog> = BTreeMap::new();
+        for (tenant, segment) in segments {
+            let known = before.tenants.get(&tenant).and_then(|catalog| catalog.find(&segment));
+            let catalog = tenants.entry(tenant).or_default();
+            catalog.segments[place_of(segment.table())].push(known.unwrap_or(segment));
+        }
+        for catalog in tenants.values_mut() {
+            catalog.cache = Arc::clone(cache);
+            for list in &mut catalog.segments {
+                list.sort_by(|a, b| a.path().cmp(b.path()));
+            }
+        }
+        Self { tenants: tenants.into_iter().map(|(tenant, catalog)| (tenant, Arc::new(catalog))).collect() }
+    }
+}
+
+impl TenantCatalog {
+    /// The files of one table, damaged ones included.
+    #[must_use]
+    pub fn segments(&self, table: Table) -> &[Arc<Segment>] {
+        &self.segments[place_of(table)]
+    }
+
+    fn find(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        let list = self.segments(segment.table());
+        list.binary_search_by(|known| known.path().cmp(segment.path())).ok().map(|place| Arc::clone(&list[place]))
+    }
+
+    fn overlapping(&self, table: Table, range: TimeRange) -> impl Iterator<Item = &Arc<Segment>> {
+        self.segments(table).iter().filter(move |segment| segment.overlaps(range))
+    }
+
+    /// Rollup rows whose window starts inside `range`.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub async fn read_edges(&self, range: TimeRange) -> Result<Vec<EdgeRow>, SegmentError> {
+        let files: Vec<Arc<Vec<EdgeRow>>> = stream::iter(self.overlapping(Table::Edges, range))
+            .map(|segment| self.read_edge_file(segment))
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let rows = files.iter().flat_map(|file| file.iter()).filter(|row| range.contains(row.window_start));
+        Ok(rows.cloned().collect())
+    }
+
+    async fn read_edge_file(&self, segment: &Segment) -> Result<Arc<Vec<EdgeRow>>, SegmentError> {
+        if let Some(rows) = self.cache.get(segment.path()) {
+            return Ok(rows);
+        }
+        let rows = Arc::new(segment.read_rows(edges::from_batch).await?);
+        if segment.quarantine_reason().is_none() {
+            self.cache.insert(segment.path(), &rows);
+        }
+        Ok(rows)
+    }
+
+    /// Request rows that start inside `range`, superseded ones too.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub async fn read_requests(&self, range: TimeRange) -> Result<Vec<RequestRow>, SegmentError> {
+        let mut rows = self.read_table(Table::Requests, range, requests::from_batch).await?;
+        rows.retain(|row| range.contains(row.request.start));
+        Ok(rows)
+    }
+
+    /// Hop rows that start inside `range`, superseded ones too.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub async fn read_hops(&self, range: TimeRange) -> Result<Vec<HopRow>, SegmentError> {
+        let mut rows = self.read_table(Table::Hops, range, hops::from_batch).await?;
+        rows.retain(|row| range.contains(row.hop.start));
+        Ok(rows)
+    }
+
+    async fn read_table<R: Send + 'static>(
+        &self,
+        table: Table,
+        range: TimeRange,
+        from_batch: fn(&arrow::array::RecordBatch) -> Result<Vec<R>, crate::tables::TableError>,
+    ) -> Result<Vec<R>, SegmentError> {
+        let mut files = stream::iter(self.overlapping(table, range))
+            .map(|segment| segment.read_rows(from_batch))
+            .buffered(READS_AT_ONCE);
+        let mut rows = Vec::new();
+        while let Some(file) = files.try_next().await? {
+            rows.extend(file);
+        }
+        Ok(rows)
+    }
+
+    /// False when no sealed file has spans of `trace`; true lies once in 250 times per file.
+    #[must_use]
+    pub fn may_contain(&self, trace: TraceId) -> bool {
+        self.segments(Table::Spans).iter().any(|segment| segment.may_contain(trace))
+    }
+
+    /// The sealed spans of one trace.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub async fn read_trace(&self, trace: TraceId) -> Result<Vec<Span>, SegmentError> {
+        let candidates = self.segments(Table::Spans).iter().filter(|segment| segment.may_contain(trace));
+        let mut files =
+            stream::iter(candidates).map(|segment| segment.read_spans_of_trace(trace)).buffered(READS_AT_ONCE);
+        let mut spans = Vec::new();
+        while let Some(file) = files.try_next().await? {
+            spans.extend(file);
+        }
+        Ok(spans)
+    }
+
+    /// The latest revision of every trace that late spans changed after it was first written.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub async fn revisions(&self) -> Result<HashMap<TraceId, u32>, SegmentError> {
+        let candidates = self.segments(Table::Requests).iter().filter(|segment| segment.may_have_revisions());
+        let mut files =
+            stream::iter(candidates).map(|segment| segment.read_rows(requests::from_batch)).buffered(READS_AT_ONCE);
+        let mut revisions: HashMap<TraceId, u32> = HashMap::new();
+        while let Some(rows) = files.try_next().await? {
+            for row in rows.iter().filter(|row| row.revision > 1) {
+                let latest = revisions.entry(row.request.trace_id).or_default();
+                *latest = row.revision.max(*latest);
+            }
+        }
+        Ok(revisions)
+    }
+}
+
+fn place_of(table: Table) -> usize {
+    match table {
+        Table::Spans => 0,
+        Table::Hops => 1,
+        Table::Requests => 2,
+        Table::Edges => 3,
+    }
+}

@@ -1,0 +1,213 @@
+//! Rows as one Parquet file in memory, with the facts its table log entry needs.
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
+use windrose_proto::edge::EdgeRow;
+use windrose_proto::time::UnixNanos;
+
+use super::trace_index::{self, EncodedIndex};
+use crate::row::{HopRow, RequestRow, SpanRow};
+use crate::tables::{Table, edges, hops, requests, spans};
+
+/// Rows per row group: 128 k rows of spans are 5–6 MB, enough for dictionaries to pay and small
+/// enough to be read in one go.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+
+/// Rows per page, the smallest unit a trace lookup reads per column.
+const PAGE_ROWS: usize = 8 * 1024;
+
+/// Rows turned into columns at a time.
+const BATCH_ROWS: usize = 8 * 1024;
+
+/// Text turned into columns at a time: Arrow strings end at 2 GiB a column.
+const BATCH_MAX_BYTES: usize = 256 << 20;
+
+/// A file and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    pub file: Bytes,
+    pub facts: Facts,
+    /// Only of span files.
+    pub trace_index: Option<EncodedIndex>,
+}
+
+/// What a table log entry says about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub rows: u64,
+    /// First and last value of the table's time column.
+    pub first: UnixNanos,
+    pub last: UnixNanos,
+    /// Largest revision in the file; 1 for tables without revisions.
+    pub revision_max: u32,
+    pub crc32c: u32,
+}
+
+/// Span rows as a file, the spans of a trace together.
+///
+/// # Errors
+/// When Parquet refuses, which it has no reason to.
+pub fn encode_spans(rows: Vec<SpanRow>) -> Result<Encoded, ParquetError> {
+    encode_spans_with(rows, properties(Table::Spans))
+}
+
+/// See [`encode_spans`].
+pub(super) fn encode_spans_with(mut rows: Vec<SpanRow>, properties: WriterProperties) -> Result<Encoded, ParquetError> {
+    spans::sort(&mut rows);
+    let span_of = |row: &SpanRow| row.span.start;
+    let mut encoded = encode(Table::Spans, properties, &rows, spans::to_batch, span_bytes, span_of, |_| 1)?;
+    encoded.trace_index = Some(trace_index::encode(rows.iter().map(|row| row.span.trace_id)));
+    Ok(encoded)
+}
+
+/// Hop rows as a file, ordered by time.
+///
+/// # Errors
+/// When Parquet refuses, which it has no reason to.
+pub fn encode_hops(mut rows: Vec<HopRow>) -> Result<Encoded, ParquetError> {
+    rows.sort_by_key(|row| (row.hop.start, row.hop.trace_id, row.revision, row.hop.client_span, row.hop.server_span));
+    encode(
+        Table::Hops,
+        properties(Table::Hops),
+        &rows,
+        hops::to_batch,
+        |_| 1024,
+        |row| row.hop.start,
+        |row| row.revision,
+    )
+}
+
+/// Request rows as a file, ordered by time.
+///
+/// # Errors
+/// When Parquet refuses, which it has no reason to.
+pub fn encode_requests(mut rows: Vec<RequestRow>) -> Result<Encoded, ParquetError> {
+    rows.sort_by_key(|row| (row.request.start, row.request.trace_id, row.revision));
+    encode(
+        Table::Requests,
+        properties(Table::Requests),
+        &rows,
+        requests::to_batch,
+        |_| 1024,
+        |row| row.request.start,
+        |row| row.revision,
+    )
+}
+
+/// Rollup rows as a file, ordered by window and edge.
+///
+/// # Errors
+/// When Parquet refuses, which it has no reason to.
+pub fn encode_edges(mut rows: Vec<EdgeRow>) -> Result<Encoded, ParquetError> {
+    rows.sort_by(|a, b| (a.window_start, &a.key).cmp(&(b.window_start, &b.key)));
+    encode(Table::Edges, properties(Table::Edges), &rows, edges::to_batch, |_| 4096, |row| row.window_start, |_| 1)
+}
+
+fn encode<R>(
+    table: Table,
+    properties: WriterProperties,
+    rows: &[R],
+    to_batch: fn(&[R]) -> RecordBatch,
+    row_bytes: fn(&R) -> usize,
+    time: impl Fn(&R) -> UnixNanos,
+    revision: fn(&R) -> u32,
+) -> Result<Encoded, ParquetError> {
+    let mut writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties))?;
+    for chunk in (Chunks { rows, row_bytes }) {
+        writer.write(&to_batch(chunk))?;
+    }
+    let file = Bytes::from(writer.into_inner()?);
+    let facts = Facts {
+        rows: rows.len() as u64,
+        first: rows.iter().map(&time).min().unwrap_or_default(),
+        last: rows.iter().map(&time).max().unwrap_or_default(),
+        revision_max: rows.iter().map(revision).max().unwrap_or(1),
+        crc32c: crc32c::crc32c(&file),
+    };
+    Ok(Encoded { file, facts, trace_index: None })
+}
+
+/// Text in a span, roughly.
+fn span_bytes(row: &SpanRow) -> usize {
+    let value_bytes = |value: &windrose_proto::attributes::Value| value.as_str().map_or(64, str::len);
+    let attributes: usize = row.span.attributes.iter().map(|kv| kv.key.len() + value_bytes(&kv.value)).sum();
+    1024 + attributes + 4096 * (row.span.events.len() + row.span.links.len())
+}
+
+/// Consecutive parts of bounded rows and bytes.
+struct Chunks<'a, R> {
+    rows: &'a [R],
+    row_bytes: fn(&R) -> usize,
+}
+
+impl<'a, R> Iterator for Chunks<'a, R> {
+    type Item = &'a [R];
+
+    fn next(&mut self) -> Option<&'a [R]> {
+        let mut bytes = 0;
+        let fits = |row: &&R| {
+            bytes += (self.row_bytes)(row);
+            bytes <= BATCH_MAX_BYTES
+        };
+        let count = self.rows.iter().take(BATCH_ROWS).take_while(fits).count();
+        // A single row beyond the limit is still written.
+        let (chunk, rest) = self.rows.split_at(count.max(1).min(self.rows.len()));
+        self.rows = rest;
+        (!chunk.is_empty()).then_some(chunk)
+    }
+}
+
+/// How each table's columns are written. Measured on captured Envoy spans: see the bench.
+#[must_use]
+pub fn properties(table: Table) -> WriterProperties {
+    let level = ZstdLevel::try_new(1).unwrap_or_default();
+    let mut builder = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by(concat!("windrose ", env!("CARGO_PKG_VERSION")).to_owned())
+        // zstd-3 saves no byte over zstd-1 on spans.
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_column_statistics_enabled(ColumnPath::from(table.time_column()), EnabledStatistics::Page);
+    let delta: &[&str] = match table {
+        Table::Spans => &["start_ns", "duration_ns", "req_bytes", "resp_bytes"],
+        Table::Hops => &["start_ns", "client_ns", "server_ns"],
+        Table::Requests => &["start_ns", "duration_ns"],
+        Table::Edges => &[],
+    };
+    for column in delta {
+        let column = ColumnPath::from(*column);
+        builder = builder
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
+    // Random bytes: neither dictionaries, codecs nor bounds help.
+    let random: &[&str] = match table {
+        Table::Spans => &["span_id", "parent_span_id"],
+        Table::Hops => &["client_span", "server_span"],
+        Table::Requests => &["entry_span", "trace_id"],
+        Table::Edges => &[],
+    };
+    for column in random {
+        let column = ColumnPath::from(*column);
+        builder = builder
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
+            .set_column_statistics_enabled(column, EnabledStatistics::None);
+    }
+    // Long texts nobody filters by order.
+    let opaque: &[&str] = match table {
+        Table::Spans => &["attribute_shape", "resource", "scope", "events", "links", "trace_id", "request_id"],
+        Table::Hops | Table::Requests | Table::Edges => &[],
+    };
+    for column in opaque {
+        builder = builder.set_column_statistics_enabled(ColumnPath::from(*column), EnabledStatistics::None);
+    }
+    builder.build()
+}

@@ -1,0 +1,263 @@
+//! Reading rows out of a segment.
+
+use std::error::Error;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelector};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use windrose_proto::id::TraceId;
+use windrose_proto::span::Span;
+
+use super::file_reader::FileReader;
+use super::trace_index::DamagedIndex;
+use super::{Segment, TraceIndex};
+use crate::tables::{TableError, spans};
+
+/// Rows per batch when reading.
+const BATCH_ROWS: usize = 8 * 1024;
+
+/// The object store failed while a sealed file was read; trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[error("object store failed reading {path}")]
+pub struct SegmentError {
+    pub path: Path,
+    #[source]
+    source: object_store::Error,
+}
+
+/// Why a read did not work.
+enum Failure {
+    Store(object_store::Error),
+    Damaged(String),
+}
+
+impl From<object_store::Error> for Failure {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::Damaged("the file is missing".to_owned()),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<ParquetError> for Failure {
+    fn from(error: ParquetError) -> Self {
+        // The object store's own errors come wrapped when a Parquet reader does the reading.
+        if let ParquetError::External(source) = error {
+            return match source.downcast::<object_store::Error>() {
+                Ok(store) => Self::from(*store),
+                Err(other) => Self::Damaged(chain(&*other)),
+            };
+        }
+        Self::Damaged(chain(&error))
+    }
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        Self::Damaged(chain(&error))
+    }
+}
+
+impl From<DamagedIndex> for Failure {
+    fn from(error: DamagedIndex) -> Self {
+        Self::Damaged(chain(&error))
+    }
+}
+
+/// An error with its sources in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Segment {
+    /// All rows, by the `from_batch` of its table. A damaged file is quarantined and has none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn read_rows<R: Send + 'static>(
+        &self,
+        from_batch: fn(&RecordBatch) -> Result<Vec<R>, TableError>,
+    ) -> Result<Vec<R>, SegmentError> {
+        if self.quarantine_reason().is_some() {
+            return Ok(Vec::new());
+        }
+        let read = async {
+            let file = self.read_file().await?;
+            decode_blocking(move || {
+                let mut rows = Vec::new();
+                for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()? {
+                    rows.extend(from_batch(&batch.map_err(TableError::from)?)?);
+                }
+                Ok(rows)
+            })
+            .await
+        };
+        self.quarantine_damage(read.await)
+    }
+
+    /// The spans of one trace, in the order of the file. A damaged file is quarantined and has none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn read_spans_of_trace(&self, trace: TraceId) -> Result<Vec<Span>, SegmentError> {
+        if self.quarantine_reason().is_some() || !self.may_contain(trace) {
+            return Ok(Vec::new());
+        }
+        let read = async {
+            let metadata = self.read_metadata().await?;
+            let rows = self.find_rows(trace, &metadata).await?;
+            let total = metadata.metadata().file_metadata().num_rows() as usize;
+            if rows.iter().any(|range| range.end > total) {
+                return Err(Failure::Damaged("the trace index names rows beyond the end of the file".to_owned()));
+            }
+            let batches = self.read_selection(metadata, &rows, None).await?;
+            let mut found = Vec::new();
+            for batch in &batches {
+                found.extend(spans::from_batch(batch)?);
+            }
+            // The index knows traces by 56 bits of a hash.
+            found.retain(|span| span.trace_id == trace);
+            Ok(found)
+        };
+        self.quarantine_damage(read.await)
+    }
+
+    /// The whole file, its checksum compared.
+    async fn read_file(&self) -> Result<Bytes, Failure> {
+        let file = self.store.get(&self.path).await?.bytes().await?;
+        if self.facts.crc32c.is_some_and(|crc| crc != crc32c::crc32c(&file)) {
+            return Err(Failure::Damaged(format!("wrong checksum over its {} bytes", file.len())));
+        }
+        Ok(file)
+    }
+
+    async fn read_metadata(&self) -> Result<ArrowReaderMetadata, Failure> {
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        Ok(ArrowReaderMetadata::load_async(&mut self.reader(), options).await?)
+    }
+
+    fn reader(&self) -> FileReader {
+        FileReader { store: Arc::clone(&self.store), path: self.path.clone(), bytes: self.bytes }
+    }
+
+    /// The rows that may be of `trace`: by the index, or by its column when there is none.
+    async fn find_rows(&self, trace: TraceId, metadata: &ArrowReaderMetadata) -> Result<Vec<Range<usize>>, Failure> {
+        if let Some(index) = &self.index {
+            match self.find_rows_by_index(trace, index).await {
+                Ok(rows) => return Ok(rows),
+                Err(Failure::Store(error)) => return Err(Failure::Store(error)),
+                Err(Failure::Damaged(reason)) => {
+                    tracing::warn!(path = %index.path, reason, "trace index is damaged, searching the file instead");
+                }
+            }
+        }
+        self.find_rows_by_column(trace, metadata.clone()).await
+    }
+
+    async fn find_rows_by_index(&self, trace: TraceId, index: &TraceIndex) -> Result<Vec<Range<usize>>, Failure> {
+        let range = index.head.bucket_bytes(trace);
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bucket = self.store.get_range(&index.path, range).await?;
+        Ok(index.head.rows_in_bucket(trace, &bucket)?)
+    }
+
+    async fn find_rows_by_column(
+        &self,
+        trace: TraceId,
+        metadata: ArrowReaderMetadata,
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let mut rows = Vec::new();
+        let mut row = 0;
+        for batch in self.read_selection(metadata, &[], Some("trace_id")).await? {
+            for id in spans::trace_ids(&batch)? {
+                if id == trace {
+                    rows.push(row..row + 1);
+                }
+                row += 1;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Some rows of all columns, or all rows of one column.
+    async fn read_selection(
+        &self,
+        metadata: ArrowReaderMetadata,
+        rows: &[Range<usize>],
+        column: Option<&str>,
+    ) -> Result<Vec<RecordBatch>, Failure> {
+        let total = metadata.metadata().file_metadata().num_rows() as usize;
+        let builder =
+            ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(), metadata).with_batch_size(BATCH_ROWS);
+        let builder = match column {
+            Some(column) => {
+                let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
+                builder.with_projection(mask)
+            }
+            None => builder.with_row_selection(selection(rows, total)),
+        };
+        Ok(builder.build()?.try_collect().await?)
+    }
+
+    /// Quarantines the file when that is why the read failed.
+    fn quarantine_damage<T: Default>(&self, read: Result<T, Failure>) -> Result<T, SegmentError> {
+        match read {
+            Ok(rows) => Ok(rows),
+            Err(Failure::Store(source)) => Err(SegmentError { path: self.path.clone(), source }),
+            Err(Failure::Damaged(reason)) => {
+                self.quarantine(reason);
+                Ok(T::default())
+            }
+        }
+    }
+}
+
+/// Ascending ranges as a selection over all rows.
+fn selection(rows: &[Range<usize>], total: usize) -> RowSelection {
+    let mut selectors = Vec::with_capacity(rows.len() * 2 + 1);
+    let mut at = 0;
+    for range in rows {
+        let start = range.start.max(at);
+        if start > at {
+            selectors.push(RowSelector::skip(start - at));
+        }
+        if range.end > start {
+            selectors.push(RowSelector::select(range.end - start));
+            at = range.end;
+        }
+    }
+    if total > at {
+        selectors.push(RowSelector::skip(total - at));
+    }
+    RowSelection::from(selectors)
+}
+
+/// Decoding a file takes milliseconds, too long for a reactor thread.
+async fn decode_blocking<T: Send + 'static>(
+    decode: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(decode).await {
+        Ok(result) => result,
+        Err(panic) => Err(Failure::Damaged(chain(&panic))),
+    }
+}
