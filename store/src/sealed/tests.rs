@@ -1,6 +1,6 @@
 use std::fmt;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -241,7 +241,11 @@ async fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
 
             let (again, recovered) = open(Arc::clone(&inner) as _).await;
             let reached = recovered.unwrap().seal_number;
-            assert_eq!(counts(&again.catalog()).await, counts_of_one(reached as usize), "after {writes} writes, {fault:?}");
+            assert_eq!(
+                counts(&again.catalog()).await,
+                counts_of_one(reached as usize),
+                "after {writes} writes, {fault:?}"
+            );
             if result.is_ok() {
                 assert_eq!(reached, 2);
                 finished = true;
