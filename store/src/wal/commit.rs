@@ -100,11 +100,12 @@ struct Pending<T> {
 
 impl<T: Send + 'static> CommitLog<T> {
     /// Starts the commit thread. The consumer gets every record from `from` on, those already in
-    /// the log first.
+    /// the log first. New records are always after `from`, even when the log's files are gone.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(wal: Wal, from: WalPosition) -> io::Result<(Self, Consumer<T>)> {
+    pub fn start(mut wal: Wal, from: WalPosition) -> io::Result<(Self, Consumer<T>)> {
+        wal.start_after(from);
         let (config, stats, segments) = (wal.config().clone(), wal.stats(), wal.segments());
         let (disk, dir) = (wal.disk(), wal.dir().to_owned());
         let handover =

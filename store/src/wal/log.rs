@@ -171,7 +171,7 @@ impl Wal {
 
     /// Makes sure that new positions are after `floor`. For a data directory whose log was removed
     /// while its tables remember how far they had committed.
-    pub fn start_after(&mut self, floor: WalPosition) {
+    pub(crate) fn start_after(&mut self, floor: WalPosition) {
         self.next_number = self.next_number.max(floor.segment.saturating_add(1));
     }
 

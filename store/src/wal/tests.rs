@@ -172,14 +172,6 @@ fn crash_loops_do_not_eat_the_budget() {
 }
 
 #[test]
-fn a_removed_log_does_not_reuse_positions() {
-    let disk = SimDisk::new(1);
-    let (mut wal, _) = open(&disk, small_config());
-    wal.start_after(WalPosition::new(41, 999));
-    assert_eq!(wal.append_batch(&[&record(1, 10)]).unwrap()[0].position.segment, 42);
-}
-
-#[test]
 fn a_second_process_is_refused() {
     let disk = SimDisk::new(1);
     let (_wal, _) = open(&disk, small_config());

@@ -241,6 +241,16 @@ async fn a_restart_replays_from_where_the_tables_are() {
 }
 
 #[tokio::test]
+async fn a_removed_log_does_not_reuse_positions() {
+    let disk = SimDisk::new(1);
+    let committed = WalPosition::new(41, 999);
+    let (log, mut consumer) = start(&disk, small_config(), committed);
+    assert_eq!(log.append(record(1, 10), 1, 10).await.unwrap().segment, 42);
+    assert_eq!(drain(&mut consumer), [1]);
+    assert!(consumer.position() > committed);
+}
+
+#[tokio::test]
 async fn an_unreadable_segment_is_given_up_after_several_attempts() {
     let disk = SimDisk::new(1);
     let (log, mut consumer) = start(&disk, WalConfig { handover_max_bytes: 0, ..small_config() }, WalPosition::START);
