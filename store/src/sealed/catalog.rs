@@ -126,11 +126,8 @@ impl TenantCatalog {
     /// # Errors
     /// When the object store fails.
     pub async fn read_edges(&self, range: TimeRange) -> Result<Vec<EdgeRow>, SegmentError> {
-        let files: Vec<Arc<Vec<EdgeRow>>> = stream::iter(self.overlapping(Table::Edges, range))
-            .map(|segment| self.read_edge_file(segment))
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let reads: Vec<_> = self.overlapping(Table::Edges, range).map(|segment| self.read_edge_file(segment)).collect();
+        let files: Vec<Arc<Vec<EdgeRow>>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
         let rows = files.iter().flat_map(|file| file.iter()).filter(|row| range.contains(row.window_start));
         Ok(rows.cloned().collect())
     }
@@ -172,9 +169,8 @@ impl TenantCatalog {
         range: TimeRange,
         from_batch: fn(&arrow::array::RecordBatch) -> Result<Vec<R>, crate::tables::TableError>,
     ) -> Result<Vec<R>, SegmentError> {
-        let mut files = stream::iter(self.overlapping(table, range))
-            .map(|segment| segment.read_rows(from_batch))
-            .buffered(READS_AT_ONCE);
+        let reads: Vec<_> = self.overlapping(table, range).map(|segment| segment.read_rows(from_batch)).collect();
+        let mut files = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut rows = Vec::new();
         while let Some(file) = files.try_next().await? {
             rows.extend(file);
@@ -194,8 +190,8 @@ impl TenantCatalog {
     /// When the object store fails.
     pub async fn read_trace(&self, trace: TraceId) -> Result<Vec<Span>, SegmentError> {
         let candidates = self.segments(Table::Spans).iter().filter(|segment| segment.may_contain(trace));
-        let mut files =
-            stream::iter(candidates).map(|segment| segment.read_spans_of_trace(trace)).buffered(READS_AT_ONCE);
+        let reads: Vec<_> = candidates.map(|segment| segment.read_spans_of_trace(trace)).collect();
+        let mut files = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut spans = Vec::new();
         while let Some(file) = files.try_next().await? {
             spans.extend(file);
@@ -209,8 +205,8 @@ impl TenantCatalog {
     /// When the object store fails.
     pub async fn revisions(&self) -> Result<HashMap<TraceId, u32>, SegmentError> {
         let candidates = self.segments(Table::Requests).iter().filter(|segment| segment.may_have_revisions());
-        let mut files =
-            stream::iter(candidates).map(|segment| segment.read_rows(requests::from_batch)).buffered(READS_AT_ONCE);
+        let reads: Vec<_> = candidates.map(|segment| segment.read_rows(requests::from_batch)).collect();
+        let mut files = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut revisions: HashMap<TraceId, u32> = HashMap::new();
         while let Some(rows) = files.try_next().await? {
             for row in rows.iter().filter(|row| row.revision > 1) {
