@@ -15,6 +15,7 @@
 //! - [`Disk::lock`] excludes other processes and other holders in this process; the lock ends when
 //!   the guard is dropped or the process dies.
 
+mod file_system;
 mod os;
 mod sim;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
+pub use file_system::{create_dir, sync_file_system};
 pub use os::OsDisk;
 pub use sim::{Fault, Operation, PowerCut, SimDisk, SyncHold};
 

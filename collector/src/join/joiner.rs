@@ -119,7 +119,8 @@ impl Joiner {
         self.publish(now);
     }
 
-    fn publish(&mut self, now: UnixNanos) {
+    /// Makes what changed visible to readers.
+    pub fn publish(&mut self, now: UnixNanos) {
         let changed = self.tenants.iter_mut();
         self.store.publish(changed.filter_map(|(tenant, join)| Some((tenant.clone(), join.snapshot(now)?))));
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use tokio::runtime::Handle;
 use windrose_proto::id::TraceId;
 use windrose_proto::span::Span;
@@ -24,5 +25,21 @@ impl TraceArchive for SealedArchive {
     fn load(&self, trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
         let read = self.runtime.block_on(self.catalog.read_trace(trace));
         read.map_err(|error| ArchiveError { trace, source: Box::new(error) })
+    }
+}
+
+/// Spans of traces that were open at the last seal, read at the start.
+#[derive(Debug)]
+pub(super) struct Preloaded {
+    pub(super) spans: HashMap<TraceId, Vec<Span>>,
+}
+
+impl TraceArchive for Preloaded {
+    fn may_contain(&self, trace: TraceId) -> bool {
+        self.spans.contains_key(&trace)
+    }
+
+    fn load(&self, trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
+        Ok(self.spans.get(&trace).cloned().unwrap_or_default())
     }
 }

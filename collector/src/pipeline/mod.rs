@@ -12,6 +12,7 @@
 //! | `logged.rs` | what a log record holds besides the body, and back again |
 //! | `intake.rs` | the receivers' way into the log |
 //! | `worker.rs` | the joiner thread: the only owner of the join |
+//! | `sealer.rs` | generations of joined rows into sealed tables, in the background |
 //! | `archive.rs` | sealed spans of a trace, for late spans |
 //!
 //! Invariant: the joiner sees exactly the acknowledged records, in log order, each once per life of
@@ -20,27 +21,33 @@
 mod archive;
 mod intake;
 mod logged;
+mod sealer;
 mod worker;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::runtime::Handle;
-use windrose_proto::time::Clock;
+use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::disk::Disk;
 use windrose_store::store::Store;
-use windrose_store::wal::{CommitLog, OpenError, Recovery, Wal, WalConfig, WalStats};
+use windrose_store::sealed::{Recovered, SealError, Sealed, SegmentError, WriterName};
+use windrose_store::snapshot::Revisions;
+use windrose_store::wal::{CommitLog, OpenError, Recovery, Wal, WalConfig, WalPosition, WalStats};
 
 pub use intake::LogIntake;
-pub use worker::{JoinStats, SealPolicy};
+pub use sealer::SealPolicy;
+pub use worker::JoinStats;
 
 use crate::join::joiner::{JoinLimits, Joiner};
 use crate::normalise::Normaliser;
 use crate::normalise::overrides::Overrides;
 use intake::Batch;
+use sealer::Sealer;
 use worker::Worker;
 
 /// What the pipeline needs to start.
@@ -66,12 +73,23 @@ pub enum StartError {
     },
     #[error("starting a thread")]
     Thread(#[source] io::Error),
+    #[error("using the table directory {}", dir.display())]
+    TableDir {
+        dir: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("opening the sealed tables")]
+    Tables(#[source] SealError),
+    #[error("reading sealed tables")]
+    Segment(#[source] SegmentError),
 }
 
 /// The running pipeline.
 #[derive(Debug)]
 pub struct Pipeline {
     store: Store,
+    sealed: Arc<Sealed>,
     intake: Arc<LogIntake>,
     log: Arc<CommitLog<Batch>>,
     recovery: Recovery,
@@ -81,12 +99,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Opens the log, replays what is not sealed, and starts taking submissions. Blocking work runs
-    /// on threads of its own; reading sealed files runs on `runtime`.
+    /// Opens the log and the sealed tables, replays what is not sealed, and starts taking
+    /// submissions. Blocking work runs on threads of its own; sealed files are read and written on
+    /// `runtime`.
     ///
     /// # Errors
     /// When the data directory cannot be used.
-    pub fn start(
+    pub async fn start(
         config: PipelineConfig,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -95,21 +114,36 @@ impl Pipeline {
         let dir = config.data_dir.join("wal");
         let opened = Wal::open(disk, &dir, config.wal, Arc::clone(&clock));
         let (wal, recovery) = opened.map_err(|source| StartError::Wal { dir, source })?;
-        let from = recovery.oldest.unwrap_or(recovery.end);
+        let now = clock.now();
+        let table_dir = config.data_dir.join("tables");
+        let (sealed, recovered) = open_tables(&table_dir, now).await?;
+        let sealed_until = recovered.as_ref().map(|seal| WalPosition { segment: seal.wal.0, offset: seal.wal.1 });
+        let oldest = recovery.oldest.unwrap_or(recovery.end);
+        let from = sealed_until.unwrap_or(oldest).max(oldest);
         let replay_until = recovery.end;
         let (log, consumer) = CommitLog::start(wal, from).map_err(StartError::Thread)?;
         let log = Arc::new(log);
         let store = Store::default();
-        let joiner = Joiner::new(Normaliser::new(config.overrides), config.join, store.clone());
+        let mut joiner = Joiner::new(Normaliser::new(config.overrides), config.join, store.clone());
+        restore(&mut joiner, &sealed, recovered.as_ref(), now).await?;
         let caught_up = Arc::new(AtomicBool::new(false));
         let join_stats = Arc::new(JoinStats::default());
         let worker = Worker {
             consumer,
             joiner,
             clock: Arc::clone(&clock),
-            runtime,
+            runtime: runtime.clone(),
             tick: config.tick,
-            seal: config.seal,
+            sealer: Sealer {
+                sealed: Arc::clone(&sealed),
+                local_dir: Some(table_dir),
+                runtime,
+                policy: config.seal,
+                next_number: recovered.map_or(1, |seal| seal.seal_number + 1),
+                last: now,
+                under_way: None,
+            },
+            log: Arc::clone(&log),
             replay_until,
             caught_up: Arc::clone(&caught_up),
             stats: Arc::clone(&join_stats),
@@ -119,13 +153,19 @@ impl Pipeline {
             .spawn(move || worker.run())
             .map_err(StartError::Thread)?;
         let intake = Arc::new(LogIntake::new(Arc::clone(&log), clock));
-        Ok(Self { store, intake, log, recovery, caught_up, join_stats, worker: Some(worker) })
+        Ok(Self { store, sealed, intake, log, recovery, caught_up, join_stats, worker: Some(worker) })
     }
 
     /// Where readers find what was published.
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The sealed tables.
+    #[must_use]
+    pub const fn sealed(&self) -> &Arc<Sealed> {
+        &self.sealed
     }
 
     /// Where receivers hand in what they accepted.
@@ -170,4 +210,37 @@ impl Pipeline {
             tracing::error!("the joiner panicked; everything acknowledged is in the log");
         }
     }
+}
+
+/// One process writes to a data directory, so its name need not tell writers apart.
+const WRITER: &str = "local";
+
+async fn open_tables(dir: &Path, now: UnixNanos) -> Result<(Arc<Sealed>, Option<Recovered>), StartError> {
+    let object_store = Sealed::local_store(dir)
+        .map_err(|source| StartError::TableDir { dir: dir.to_owned(), source: Box::new(source) })?;
+    let writer = WriterName::new(WRITER).expect("the name keeps to the rules for names");
+    let (sealed, recovered) = Sealed::open(object_store, writer, now).await.map_err(StartError::Tables)?;
+    Ok((Arc::new(sealed), recovered))
+}
+
+/// Tells the join what is sealed, and takes up the traces that were open at the last seal. Their
+/// spans are read beforehand, because the join asks for them synchronously.
+async fn restore(
+    joiner: &mut Joiner,
+    sealed: &Sealed,
+    recovered: Option<&Recovered>,
+    now: UnixNanos,
+) -> Result<(), StartError> {
+    for (tenant, catalog) in sealed.catalog().tenants() {
+        let revisions: Revisions = catalog.revisions().await.map_err(StartError::Segment)?;
+        let open = recovered.and_then(|seal| seal.open_traces.get(tenant)).map_or(&[][..], Vec::as_slice);
+        let mut spans = HashMap::new();
+        for trace in open {
+            spans.insert(*trace, catalog.read_trace(*trace).await.map_err(StartError::Segment)?);
+        }
+        let archive = archive::Preloaded { spans };
+        joiner.restore(tenant, Arc::clone(catalog), revisions, open, &archive, now);
+    }
+    joiner.publish(now);
+    Ok(())
 }

@@ -12,21 +12,13 @@ use tokio::runtime::Handle;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_proto::wire::CounterBatch;
-use windrose_store::wal::{Committed, Consumer, Delivery, Received, RecordKind, WalPosition};
+use windrose_store::wal::{CommitLog, Committed, Consumer, Delivery, Received, RecordKind, WalPosition};
 
 use super::archive::SealedArchive;
 use super::intake::Batch;
 use super::logged::{ReplayError, replay};
+use super::sealer::Sealer;
 use crate::join::joiner::{JoinCounts, JoinGauges, Joiner};
-
-/// When what is joined goes into files.
-#[derive(Clone, Copy, Debug)]
-pub struct SealPolicy {
-    /// At the latest after this long.
-    pub interval: Duration,
-    /// Or when this many rows and rollup cells wait.
-    pub max_rows: usize,
-}
 
 /// Counters of the join, updated once a tick.
 #[derive(Debug, Default)]
@@ -57,7 +49,8 @@ pub(super) struct Worker {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) runtime: Handle,
     pub(super) tick: Duration,
-    pub(super) seal: SealPolicy,
+    pub(super) sealer: Sealer,
+    pub(super) log: Arc<CommitLog<Batch>>,
     /// Everything before was in the log at the start.
     pub(super) replay_until: WalPosition,
     pub(super) caught_up: Arc<AtomicBool>,
@@ -75,6 +68,9 @@ impl Worker {
         loop {
             let now = self.clock.now();
             let wait = Duration::from_nanos(next_tick.since(now));
+            if self.sealer.is_behind(self.joiner.gauges().unsealed_rows) {
+                self.poll_seal(wait);
+            }
             match self.consumer.recv(wait) {
                 Ok(Received::Batch(records)) => records.into_iter().for_each(|record| self.take(record)),
                 Ok(Received::Idle) => {}
@@ -91,6 +87,9 @@ impl Worker {
             }
         }
         self.tick(self.clock.now());
+        while self.sealer.is_running() {
+            self.poll_seal(READ_RETRY);
+        }
     }
 
     fn take(&mut self, record: Committed<Batch>) {
@@ -118,8 +117,26 @@ impl Worker {
         self.joiner.ingest(tenant, spans, arrived, &archive, self.clock.now());
     }
 
+    /// Takes over a finished seal: its rows are read from files from now on, and the log is cut.
+    fn poll_seal(&mut self, wait: Duration) {
+        let now = self.clock.now();
+        let Some(finished) = self.sealer.poll(now, wait) else { return };
+        for tenant in &finished.tenants {
+            self.joiner.finish_seal(tenant, finished.catalog.tenant(tenant));
+        }
+        self.joiner.publish(now);
+        if let Err(error) = self.log.cut_before(finished.wal) {
+            tracing::warn!(error = %error, "sealed log segments could not be removed; they take space until the next seal");
+        }
+    }
+
     fn tick(&mut self, now: UnixNanos) {
         self.joiner.tick(now);
+        self.poll_seal(Duration::ZERO);
+        if self.sealer.is_due(now, self.joiner.gauges().unsealed_rows) {
+            let batches = self.joiner.begin_seal(now);
+            self.sealer.begin(batches, self.consumer.position(), now);
+        }
         *self.stats.sums.lock().unwrap_or_else(PoisonError::into_inner) = (self.joiner.counts(), self.joiner.gauges());
         if self.consumer.position() >= self.replay_until {
             self.caught_up.store(true, Ordering::Release);

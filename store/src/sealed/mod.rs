@@ -155,6 +155,16 @@ impl SealError {
 }
 
 impl Sealed {
+    /// The object store of a local directory, which is created as needed.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or used.
+    pub fn local_store(dir: &std::path::Path) -> object_store::Result<Arc<dyn ObjectStore>> {
+        let unusable = |source: std::io::Error| object_store::Error::Generic { store: "local", source: Box::new(source) };
+        crate::disk::create_dir(dir).map_err(unusable)?;
+        Ok(Arc::new(object_store::local::LocalFileSystem::new_with_prefix(dir)?))
+    }
+
     /// Opens the tables in `store`, creating them as needed, and finishes seals of `writer` that a
     /// crash cut short. Also returns up to where the write-ahead log is in the tables; `None` when
     /// this writer never sealed.
