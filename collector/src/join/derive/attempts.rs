@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
+use windrose_proto::hop::Node;
 use windrose_proto::model::{Direction, Protocol, Vantage};
 
 use super::hops::Draft;
@@ -18,11 +19,7 @@ pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
         let is_candidate = draft.pair.server.is_some()
             && draft.hop.direction != Direction::Local
             && draft.hop.protocol != Protocol::Messaging;
-        let covers_all = |client: &RowId| {
-            let row = rows.get(*client);
-            row.vantage == Vantage::Single || (row.vantage == Vantage::Downstream && row.is_client_half())
-        };
-        if let Some(client) = draft.pair.client.filter(|_| is_candidate).filter(covers_all) {
+        if let Some(client) = draft.pair.client.filter(|client| is_candidate && covers_all_attempts(rows, *client)) {
             by_call.entry(client).or_default().push(index);
         }
     }
@@ -85,29 +82,31 @@ fn superseded(rows: &Rows<'_>, drafts: &[Draft]) -> Vec<bool> {
     superseded
 }
 
-/// What makes attempts those of one request: the span that covers them all, else the visit they
-/// were made in and the nodes they join.
-fn request_of<'d>(
-    rows: &Rows<'_>,
-    draft: &'d Draft,
-) -> (Option<RowId>, Option<RowId>, &'d str, Option<&'d str>, &'d str, Option<&'d str>) {
-    let client = draft.pair.client;
-    let single = client.filter(|client| {
-        let row = rows.get(*client);
-        row.vantage == Vantage::Single || (row.vantage == Vantage::Downstream && row.is_client_half())
-    });
-    if single.is_some() {
-        return (single, None, "", None, "", None);
+/// What makes attempts those of one request.
+#[derive(PartialEq, Eq, Hash)]
+enum RequestKey<'d> {
+    /// The span that covers them all.
+    Span(RowId),
+    /// The visit they were made in and the nodes they join.
+    Visit { entry: Option<RowId>, source: (&'d str, Option<&'d str>), destination: (&'d str, Option<&'d str>) },
+}
+
+fn request_of<'d>(rows: &Rows<'_>, draft: &'d Draft) -> RequestKey<'d> {
+    if let Some(client) = draft.pair.client.filter(|client| covers_all_attempts(rows, *client)) {
+        return RequestKey::Span(client);
     }
-    let (source, destination) = (&draft.hop.source, &draft.hop.destination);
-    (
-        None,
-        client.and_then(|client| rows.get(client).entry),
-        &source.service,
-        source.namespace.as_deref(),
-        &destination.service,
-        destination.namespace.as_deref(),
-    )
+    let name = |node: &'d Node| (&*node.service, node.namespace.as_deref());
+    RequestKey::Visit {
+        entry: draft.pair.client.and_then(|client| rows.get(client).entry),
+        source: name(&draft.hop.source),
+        destination: name(&draft.hop.destination),
+    }
+}
+
+/// Whether one span stands for all attempts of its request.
+fn covers_all_attempts(rows: &Rows<'_>, client: RowId) -> bool {
+    let row = rows.get(client);
+    row.vantage == Vantage::Single || (row.vantage == Vantage::Downstream && row.is_client_half())
 }
 
 /// RC1: the root cause is the failed call below whose callee no call failed; the latest of them.

@@ -130,8 +130,9 @@ fn http_status(rows: &Rows<'_>, pair: &Pair, halves: &Halves<'_, '_>) -> Option<
     if told.is_some() || has_reason || client.is_none_or(|outcome| outcome.error) {
         return told;
     }
-    // H2: the last attempt got what the proxy answered.
-    let client = pair.client?;
+    // H2: the last attempt got what the proxy answered. What an application answered says nothing
+    // of the calls it made.
+    let client = pair.client.filter(|client| !rows.get(*client).is_app())?;
     let entry = rows.get(client).entry.filter(|entry| rows.same_process(*entry, client))?;
     rows.get(entry).outcome.http_status
 }

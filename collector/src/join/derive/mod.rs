@@ -74,7 +74,7 @@ pub fn derive(spans: &[Arc<NormalSpan>], options: &DeriveOptions) -> Derived {
     attempts::number(&rows, &mut hops);
     attempts::mark_final(&rows, &mut hops);
     attempts::mark_root_cause(&rows, &mut hops);
-    hops.sort_by(|a, b| a.order().cmp(&b.order()));
+    hops.sort_by_key(hops::Draft::order);
     let uses = uses(&rows, &plan, &hops);
     let request = request::build(&rows, &mut hops);
     let verdicts = rows.rows.iter().zip(uses).map(|(row, usage)| verdict(row, usage)).collect();

@@ -23,6 +23,10 @@ pub(super) fn build(rows: &Rows<'_>, drafts: &mut [Draft]) -> Request {
     let row = rows.get(at);
     let missing = missing_parents(rows);
     let entry = match gateway {
+        // Only an attempt of the gateway came: the entry that names the route is its parent.
+        Some(_) if !row.is_entry && names_no_route(row) && row.misses_parent() => {
+            Entry::Unknown(Gap::ParentNeverReceived)
+        }
         Some(_) => Entry::Route(Arc::new(entry_route(row))),
         None => Entry::Unknown(why_no_gateway(rows, !missing.is_empty())),
     };
@@ -121,6 +125,10 @@ fn gaps(rows: &Rows<'_>, entry: &Entry, drafts: &[Draft]) -> SmallVec<[Gap; 1]> 
     gaps.sort_unstable();
     gaps.dedup();
     gaps
+}
+
+fn names_no_route(row: &Row<'_>) -> bool {
+    row.span.route.is_none() && row.span.path.is_none()
 }
 
 fn entry_route(row: &Row<'_>) -> EntryRoute {
