@@ -1,6 +1,9 @@
 //! Normalise and derive as a whole: the samples of every proxy, recorded traffic of a real mesh,
 //! and properties over generated traces.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, too")]
+
+mod hard_cases;
 mod load;
 mod mesh;
 mod properties;

@@ -12,6 +12,7 @@ use windrose_proto::edge::{EdgeKey, Sign, SpanStats};
 use windrose_proto::hop::{CLIENT_NODE, Derived, Entry, Gap, Hop, SpanUse, UNKNOWN_NODE};
 use windrose_proto::model::{Direction, NodeRole};
 use windrose_proto::normal::NormalSpan;
+use windrose_proto::span::Span;
 
 use crate::load;
 
@@ -165,12 +166,14 @@ fn check_uses(trace: &Derived) {
     }
 }
 
+fn spans_of(folder: &Path) -> Vec<Span> {
+    let recording = unpacked(&folder.join("capture/otlp.bin.zst"));
+    records(&recording).into_iter().flat_map(|(kind, body)| load::message(kind, &body)).collect()
+}
+
 fn derived(folder: &Path) -> Vec<Derived> {
     let mut normaliser = Normaliser::default();
-    let spans = records(&unpacked(&folder.join("capture/otlp.bin.zst")))
-        .into_iter()
-        .flat_map(|(kind, body)| load::message(kind, &body));
-    let traces = load::by_trace(spans.collect());
+    let traces = load::by_trace(spans_of(folder));
     traces
         .into_iter()
         .map(|(_, spans)| {
@@ -345,4 +348,36 @@ fn a_call_is_a_final_attempt_that_left_the_process() {
     let (calls, others): (Vec<_>, Vec<_>) = traces.iter().flat_map(|trace| &trace.hops).partition(|other| hop(other));
     assert!(calls.iter().all(|hop| hop.is_final && hop.direction != Direction::Local));
     assert!(!others.is_empty(), "retried attempts are in the recording");
+}
+
+/// With every tenth span lost: what is missing is named, and nothing is made up for it.
+#[test]
+fn lost_spans_are_named_not_guessed() {
+    for name in ["full", "spawn-all", "spawn-none", "app-spans", "zipkin-shared"] {
+        let folder = repository_capture(name);
+        let known: BTreeSet<(String, String)> = measured(&derived(&folder)).into_keys().collect();
+        let mut missing = 0;
+        for (_, spans) in load::by_trace(spans_of(&folder)) {
+            let mut normaliser = Normaliser::default();
+            let is_kept = |span: &&Span| !span.span_id.as_u64().is_multiple_of(10);
+            let kept: Vec<Arc<NormalSpan>> =
+                spans.iter().filter(is_kept).map(|span| Arc::new(normaliser.normalise(span))).collect();
+            if kept.is_empty() {
+                continue;
+            }
+            let trace = derive(&kept, &DeriveOptions::from(&normaliser));
+            let received: BTreeSet<_> = kept.iter().map(|span| span.span_id).collect();
+            let named = kept.iter().filter_map(|span| span.parent_span_id).filter(|parent| !received.contains(parent));
+            let named: BTreeSet<_> = named.collect();
+            assert_eq!(trace.request.missing_parents.iter().copied().collect::<BTreeSet<_>>(), named);
+            missing += named.len();
+            for hop in trace.hops.iter().filter(|hop| hop.direction != Direction::Local) {
+                let ends = (hop.source.service.to_string(), hop.destination.service.to_string());
+                let is_open = ends.0 == UNKNOWN_NODE || ends.1 == UNKNOWN_NODE;
+                assert!(is_open || known.contains(&ends), "{name}: {ends:?} is no edge of this mesh: {hop:?}");
+                assert_eq!(hop.source_gap.is_some(), ends.0 == UNKNOWN_NODE);
+            }
+        }
+        assert!(missing > 20, "{name}: only {missing} parents are missing");
+    }
 }
