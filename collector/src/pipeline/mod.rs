@@ -34,9 +34,9 @@ use hashbrown::HashMap;
 use tokio::runtime::Handle;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::disk::Disk;
-use windrose_store::store::Store;
 use windrose_store::sealed::{Recovered, SealError, Sealed, SegmentError, WriterName};
 use windrose_store::snapshot::Revisions;
+use windrose_store::store::Store;
 use windrose_store::wal::{CommitLog, OpenError, Recovery, Wal, WalConfig, WalPosition, WalStats};
 
 pub use intake::LogIntake;

@@ -141,7 +141,10 @@ impl Sealer {
                 None
             }
             Err(true) => {
-                tracing::error!(seal = under_way.number, "the seal's task ended without a result; the seal is repeated");
+                tracing::error!(
+                    seal = under_way.number,
+                    "the seal's task ended without a result; the seal is repeated"
+                );
                 under_way.repeat_at = Some(now.plus(RETRY_AFTER));
                 None
             }

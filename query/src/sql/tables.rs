@@ -1,7 +1,18 @@
 //! Hot rows and sealed files as one table each.
 
+use std::sync::Arc;
+
+use arrow::array::BooleanArray;
+use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
+use datafusion::common::cast::{as_fixed_size_binary_array, as_int64_array};
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::execution::context::SessionContext;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::prelude::{DataFrame, col};
+use windrose_proto::id::TraceId;
 use windrose_store::row::{HopRow, RequestRow};
 use windrose_store::snapshot::TenantSnapshot;
 use windrose_store::tables::{Table, edges, hops, requests, spans};
@@ -9,6 +20,9 @@ use windrose_store::tables::{Table, edges, hops, requests, spans};
 use super::engine::{execution, planning};
 use crate::http::error::ApiError;
 use windrose_proto::time::TimeRange;
+
+/// The name under which a statement's context knows the object store of the sealed files.
+const STORE_URL: &str = "windrose://tables/";
 
 /// Makes the tables that `query` names known to `context`. Tables it does not name are not even
 /// looked at: turning hot rows into columns is the dearest part of a small query.
@@ -28,9 +42,58 @@ pub(super) async fn register(context: &SessionContext, query: &str, snapshot: &T
 async fn register_table(context: &SessionContext, table: Table, snapshot: &TenantSnapshot) -> Result<(), ApiError> {
     let mut batches = vec![RecordBatch::new_empty(table.schema())];
     batches.extend(hot_batches(table, snapshot));
-    let frame = context.read_batches(batches).map_err(|error| execution(&error))?;
-    context.register_table(table.name(), frame.into_view()).map_err(|error| execution(&error))?;
+    let hot = context.read_batches(batches).map_err(|error| execution(&error))?;
+    let rows = match sealed_rows(context, table, snapshot).await? {
+        Some(sealed) => hot.union(sealed).map_err(|error| execution(&error))?,
+        None => hot,
+    };
+    context.register_table(table.name(), rows.into_view()).map_err(|error| execution(&error))?;
     Ok(())
+}
+
+/// The sealed rows of a table, read by DataFusion itself with its pruning; superseded rows are
+/// filtered out. `None` when nothing is sealed.
+async fn sealed_rows(
+    context: &SessionContext,
+    table: Table,
+    snapshot: &TenantSnapshot,
+) -> Result<Option<DataFrame>, ApiError> {
+    let segments: Vec<_> =
+        snapshot.sealed.segments(table).iter().filter(|segment| segment.quarantine_reason().is_none()).collect();
+    let Some(first) = segments.first() else { return Ok(None) };
+    let base = ObjectStoreUrl::parse(STORE_URL).map_err(|error| execution(&error))?;
+    context.register_object_store(base.as_ref(), Arc::clone(first.store()));
+    let urls: Result<Vec<_>, _> =
+        segments.iter().map(|segment| ListingTableUrl::parse(format!("{STORE_URL}{}", segment.path()))).collect();
+    let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
+    let config = ListingTableConfig::new_with_multi_paths(urls.map_err(|error| execution(&error))?)
+        .with_listing_options(options)
+        .with_schema(table.schema());
+    let files = ListingTable::try_new(config).map_err(|error| execution(&error))?;
+    let rows = context.read_table(Arc::new(files)).map_err(|error| execution(&error))?;
+    if snapshot.revisions.is_empty() || !matches!(table, Table::Hops | Table::Requests) {
+        return Ok(Some(rows));
+    }
+    let current = current_revision(snapshot).call(vec![col("trace_id"), col("revision")]);
+    rows.filter(current).map(Some).map_err(|error| execution(&error))
+}
+
+/// Whether a row's revision is the latest of its trace.
+fn current_revision(snapshot: &TenantSnapshot) -> ScalarUDF {
+    let revisions = Arc::clone(&snapshot.revisions);
+    let is_current = move |arguments: &[ColumnarValue]| {
+        let columns = ColumnarValue::values_to_arrays(arguments)?;
+        let traces = as_fixed_size_binary_array(&columns[0])?;
+        let numbers = as_int64_array(&columns[1])?;
+        let current = traces.iter().zip(numbers).map(|(trace, number)| {
+            let trace = trace.and_then(TraceId::from_slice);
+            let latest = trace.and_then(|trace| revisions.get(&trace)).copied().unwrap_or(1);
+            Some(number.is_none_or(|number| number >= i64::from(latest)))
+        });
+        Ok(ColumnarValue::Array(Arc::new(current.collect::<BooleanArray>())))
+    };
+    let types = vec![DataType::FixedSizeBinary(TraceId::LEN as i32), DataType::Int64];
+    create_udf("current_revision", types, DataType::Boolean, Volatility::Stable, Arc::new(is_current))
 }
 
 /// The unsealed rows of a table, superseded ones left out.
