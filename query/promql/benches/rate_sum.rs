@@ -70,12 +70,8 @@ impl SeriesSet for Cursor<'_> {
     fn next(&mut self) -> Result<Option<SeriesView<'_>>, StorageError> {
         let index = self.next;
         self.next += 1;
-        Ok((index < SERIES).then(|| SeriesView {
-            labels: &self.fleet.labels[index],
-            timestamps: &self.fleet.timestamps,
-            values: &self.fleet.values[index],
-            histograms: &[],
-        }))
+        let fleet = self.fleet;
+        Ok((index < SERIES).then(|| SeriesView::floats(&fleet.labels[index], &fleet.timestamps, &fleet.values[index])))
     }
 }
 

@@ -281,6 +281,13 @@ impl Annotations {
         self.info(span, with_metric(text, metric));
     }
 
+    pub(crate) fn overlapping_start(&mut self, span: Span, metric: &str) {
+        self.warn(
+            span,
+            format!("sample has start time that overlaps with previous sample timestamp for metric {}", quote(metric)),
+        );
+    }
+
     pub(crate) fn ineffective_sort(&mut self, span: Span) {
         self.warn(span, "sort is ineffective for range queries since results are always ordered by labels".to_owned());
     }

@@ -75,6 +75,8 @@ pub struct Engine {
     pub default_subquery_step: i64,
     /// Whether metric names are dropped at the end rather than by each operation.
     pub delayed_name_removal: bool,
+    /// Whether counters are taken to be reset when a sample says that its count began after the one before.
+    pub use_start_timestamps: bool,
     /// What the parser accepts.
     pub parse: ParseOptions,
     /// Bounds.
@@ -88,6 +90,7 @@ impl Default for Engine {
             lookback: 300_000,
             default_subquery_step: 60_000,
             delayed_name_removal: false,
+            use_start_timestamps: false,
             parse: ParseOptions::default(),
             limits: Limits::default(),
         }

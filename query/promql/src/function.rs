@@ -104,6 +104,7 @@ pub static FUNCTIONS: &[Function] = &[
     stable("sort_desc", &[V], 0, V),
     stable("sqrt", &[V], 0, V),
     experimental("start", &[], 0, S),
+    experimental("start_timestamp", &[V], 0, V),
     stable("stddev_over_time", &[M], 0, V),
     stable("stdvar_over_time", &[M], 0, V),
     experimental("step", &[], 0, S),

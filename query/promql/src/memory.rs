@@ -15,6 +15,8 @@ struct MemorySeries {
     timestamps: Vec<i64>,
     values: Vec<f64>,
     histograms: Vec<(i64, Arc<FloatHistogram>)>,
+    starts: Vec<i64>,
+    histogram_starts: Vec<i64>,
 }
 
 /// Series kept sorted by labels, samples by time. A later sample at the same instant replaces the earlier one.
@@ -33,6 +35,11 @@ impl MemoryStorage {
 
     /// Adds one sample.
     pub fn append(&mut self, labels: &Labels, timestamp: i64, sample: Sample) {
+        self.append_started(labels, timestamp, 0, sample);
+    }
+
+    /// Adds one sample whose count began at `start` (0: unknown).
+    pub fn append_started(&mut self, labels: &Labels, timestamp: i64, start: i64, sample: Sample) {
         let index = match self.index.get(labels) {
             Some(index) => *index,
             None => self.insert_series(labels),
@@ -42,17 +49,24 @@ impl MemoryStorage {
             Sample::Float(value) => {
                 let at = series.timestamps.partition_point(|existing| *existing < timestamp);
                 if series.timestamps.get(at) == Some(&timestamp) {
-                    series.values[at] = value;
+                    (series.values[at], series.starts[at]) = (value, start);
                 } else {
                     series.timestamps.insert(at, timestamp);
                     series.values.insert(at, value);
+                    series.starts.insert(at, start);
                 }
             }
             Sample::Histogram(histogram) => {
                 let at = series.histograms.partition_point(|(existing, _)| *existing < timestamp);
                 match series.histograms.get_mut(at) {
-                    Some(existing) if existing.0 == timestamp => existing.1 = histogram,
-                    _ => series.histograms.insert(at, (timestamp, histogram)),
+                    Some(existing) if existing.0 == timestamp => {
+                        existing.1 = histogram;
+                        series.histogram_starts[at] = start;
+                    }
+                    _ => {
+                        series.histograms.insert(at, (timestamp, histogram));
+                        series.histogram_starts.insert(at, start);
+                    }
                 }
             }
         }
@@ -94,8 +108,10 @@ impl SeriesSet for MemoryCursor<'_> {
         Ok(Some(SeriesView {
             labels: &series.labels,
             timestamps: &series.timestamps[floats.clone()],
-            values: &series.values[floats],
-            histograms: &series.histograms[histograms],
+            values: &series.values[floats.clone()],
+            histograms: &series.histograms[histograms.clone()],
+            starts: &series.starts[floats],
+            histogram_starts: &series.histogram_starts[histograms],
         }))
     }
 }

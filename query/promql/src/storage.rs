@@ -53,4 +53,16 @@ pub struct SeriesView<'a> {
     pub values: &'a [f64],
     /// Native histograms; one whose sum is the staleness marker is a staleness marker.
     pub histograms: &'a [(i64, Arc<FloatHistogram>)],
+    /// When the count behind each float began, in milliseconds, 0 when unknown; empty when the store does not know
+    /// any.
+    pub starts: &'a [i64],
+    /// The same for the histograms.
+    pub histogram_starts: &'a [i64],
+}
+
+impl<'a> SeriesView<'a> {
+    /// A series of floats whose starts are not known: what most stores have.
+    pub fn floats(labels: &'a Labels, timestamps: &'a [i64], values: &'a [f64]) -> Self {
+        Self { labels, timestamps, values, histograms: &[], starts: &[], histogram_starts: &[] }
+    }
 }

@@ -3,6 +3,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::row::Row;
+use super::selector::Reading;
 use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid, SAME_LABELSET, execution};
 use crate::ast::{At, Call, Duration, Expr, Extension, Span, VectorSelector};
@@ -142,14 +143,14 @@ impl Evaluator<'_> {
             span: Span::default(),
         };
         let holds_histogram = std::cell::Cell::new(false);
-        self.stream_selector(&selector, grid, false, &mut |row| {
+        self.stream_selector(&selector, grid, Reading::Value, &mut |row| {
             holds_histogram.set(holds_histogram.get() || row.histograms.is_some());
             Ok(())
         })?;
         if holds_histogram.get() {
             return execution("info sample should be float");
         }
-        self.stream_selector(&selector, grid, true, &mut |row| {
+        self.stream_selector(&selector, grid, Reading::Time, &mut |row| {
             self.hold(row.weight())?;
             infos.by_identity.entry(identity(&row.labels)).or_default().push(infos.rows.len());
             infos.rows.push(row);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::dates::calendar_function;
 use super::row::Row;
+use super::selector::Reading;
 use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid, execution};
 use crate::ast::{Call, Expr};
@@ -60,13 +61,15 @@ impl Evaluator<'_> {
         self.stream_renamed(inner, grid, change, sink)
     }
 
-    /// The time of the sample for a selector, of the evaluation for anything else.
-    pub(super) fn stream_timestamp(&self, inner: &Expr, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {
+    /// The time of the sample for a selector, of the evaluation for anything else. Only samples have a start.
+    pub(super) fn stream_timestamp(&self, call: &Call, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {
+        let inner = &call.args[0];
+        let reading = if call.function.name == "timestamp" { Reading::Time } else { Reading::Start };
         if let Expr::Vector(selector) = inner.unwrap_parens() {
             let now = self.drops_names_now();
             let collect = now && !super::stream::names_are_equal(inner);
             let mut rows = Vec::new();
-            self.stream_selector(selector, grid, true, &mut |mut row| {
+            self.stream_selector(selector, grid, reading, &mut |mut row| {
                 row.drop_name = true;
                 if now {
                     row.settle_name();
@@ -82,7 +85,7 @@ impl Evaluator<'_> {
         let change = &mut |row: &mut Row| {
             for step in 0..row.values.len() {
                 if row.has_sample(step) {
-                    row.values[step] = grid.time(step) as f64 / 1000.0;
+                    row.values[step] = if reading == Reading::Start { ABSENT } else { grid.time(step) as f64 / 1000.0 };
                 }
             }
             row.drop_histograms();

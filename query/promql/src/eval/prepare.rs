@@ -105,7 +105,7 @@ impl Preparation {
 }
 
 /// Functions whose value changes from step to step whatever their arguments.
-const STEP_DEPENDENT: [&str; 11] = [
+const STEP_DEPENDENT: [&str; 12] = [
     "day_of_month",
     "day_of_week",
     "day_of_year",
@@ -114,6 +114,7 @@ const STEP_DEPENDENT: [&str; 11] = [
     "minute",
     "month",
     "predict_linear",
+    "start_timestamp",
     "time",
     "timestamp",
     "year",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::kahan::{Mean, increment};
-use super::rate::{RateContext, RateKind, count_resets};
+use super::rate::{RateContext, RateKind, count_resets, is_new_count};
 use super::row::Row;
 use super::stream::{Sink, names_are_equal};
 use super::window::{SeriesData, Window};
@@ -272,23 +272,38 @@ fn edge_sample(name: &str, window: &Window<'_>) -> Option<Sample> {
 fn count_transitions(
     window: &Window<'_>,
     extension: Extension,
-    counts: fn(PointRef<'_>, PointRef<'_>) -> bool,
+    counts: fn(&Moment<'_>, &Moment<'_>) -> bool,
 ) -> Option<Sample> {
-    let mut points: Vec<(i64, PointRef<'_>)> = Vec::with_capacity(window.times.len() + window.histograms.len());
-    points.extend(window.times.iter().zip(window.values).map(|(time, value)| (*time, PointRef::Float(*value))));
+    let start = |starts: &[i64], index: usize| starts.get(index).copied().unwrap_or(0);
+    let mut points: Vec<Moment<'_>> = Vec::with_capacity(window.times.len() + window.histograms.len());
+    points.extend(window.times.iter().zip(window.values).enumerate().map(|(index, (time, value))| Moment {
+        time: *time,
+        start: start(window.starts, index),
+        value: PointRef::Float(*value),
+    }));
     if !window.histograms.is_empty() {
-        points.extend(window.histograms.iter().map(|(time, histogram)| (*time, PointRef::Histogram(histogram))));
-        points.sort_by_key(|(time, _)| *time);
+        points.extend(window.histograms.iter().enumerate().map(|(index, (time, histogram))| Moment {
+            time: *time,
+            start: start(window.histogram_starts, index),
+            value: PointRef::Histogram(histogram),
+        }));
+        points.sort_by_key(|point| point.time);
     }
     let mut first = 0;
     if extension == Extension::Anchored {
-        if points.last().is_none_or(|(time, _)| *time <= window.start) {
+        if points.last().is_none_or(|point| point.time <= window.start) {
             return None;
         }
-        first = points.partition_point(|(time, _)| *time <= window.start).saturating_sub(1);
+        first = points.partition_point(|point| point.time <= window.start).saturating_sub(1);
     }
-    let count = points[first..].windows(2).filter(|pair| counts(pair[0].1, pair[1].1)).count();
+    let count = points[first..].windows(2).filter(|pair| counts(&pair[0], &pair[1])).count();
     Some(Sample::Float(count as f64))
+}
+
+struct Moment<'p> {
+    time: i64,
+    start: i64,
+    value: PointRef<'p>,
 }
 
 #[derive(Clone, Copy)]
@@ -297,16 +312,19 @@ enum PointRef<'p> {
     Histogram(&'p FloatHistogram),
 }
 
-fn differs(before: PointRef<'_>, current: PointRef<'_>) -> bool {
-    match (before, current) {
+fn differs(before: &Moment<'_>, current: &Moment<'_>) -> bool {
+    match (before.value, current.value) {
         (PointRef::Float(a), PointRef::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
         (PointRef::Histogram(a), PointRef::Histogram(b)) => !a.equals(b),
         (PointRef::Float(_), PointRef::Histogram(_)) | (PointRef::Histogram(_), PointRef::Float(_)) => true,
     }
 }
 
-fn is_reset(before: PointRef<'_>, current: PointRef<'_>) -> bool {
-    match (before, current) {
+fn is_reset(before: &Moment<'_>, current: &Moment<'_>) -> bool {
+    if is_new_count(before.start, before.time, current.start, current.time) {
+        return true;
+    }
+    match (before.value, current.value) {
         (PointRef::Float(a), PointRef::Float(b)) => b < a,
         (PointRef::Histogram(a), PointRef::Histogram(b)) => b.detect_reset(a),
         (PointRef::Float(_), PointRef::Histogram(_)) | (PointRef::Histogram(_), PointRef::Float(_)) => true,

@@ -67,67 +67,107 @@ impl RateContext<'_> {
             let increase = self.extended_float(window)?;
             return Some(Sample::Float(if self.kind.is_rate { increase / seconds } else { increase }));
         }
-        if floats > 1 {
-            let increase = self.float_increase(window);
-            let factor = self.extrapolation(
-                window,
-                (window.times[0], window.times[floats - 1], floats),
-                (increase > 0.0 && window.values[0] >= 0.0).then(|| window.values[0] / increase),
-            );
-            let factor = if self.kind.is_rate { factor / seconds } else { factor };
-            return Some(Sample::Float(increase * factor));
+        if floats > 0 {
+            let (increase, begin) = self.float_increase(window)?;
+            let zero = (increase > 0.0 && window.values[0] >= 0.0).then(|| window.values[0] / increase);
+            let covered = Covered { begin, first: window.times[0], last: window.times[floats - 1], samples: floats };
+            let factor = self.extrapolation(window, &covered, zero);
+            return Some(Sample::Float(increase * if self.kind.is_rate { factor / seconds } else { factor }));
         }
-        if histograms > 1 {
-            let mut increase = self.histogram_increase(window.histograms)?;
+        if histograms > 0 {
+            let (mut increase, begin) = self.histogram_increase_from_start(window)?;
             let (first, last) = (&window.histograms[0], &window.histograms[histograms - 1]);
-            let factor = self.extrapolation(
-                window,
-                (first.0, last.0, histograms),
-                (increase.count > 0.0 && first.1.count >= 0.0).then(|| first.1.count / increase.count),
-            );
+            let zero = (increase.count > 0.0 && first.1.count >= 0.0).then(|| first.1.count / increase.count);
+            let covered = Covered { begin, first: first.0, last: last.0, samples: histograms };
+            let factor = self.extrapolation(window, &covered, zero);
             increase.scale(if self.kind.is_rate { factor / seconds } else { factor });
-            // Scaling by a negative factor is impossible here; the hint stays that of a gauge.
             return Some(Sample::Histogram(Arc::new(increase)));
         }
         None
     }
 
-    fn float_increase(&self, window: &Window<'_>) -> f64 {
+    /// When the count of the first sample began, if that is known to be inside the window: there the counter was
+    /// zero.
+    fn known_start(&self, window: &Window<'_>, starts: &[i64], first: i64) -> Option<i64> {
+        let start = *starts.first()?;
+        (self.kind.is_counter && start != 0 && start > window.start && start < first).then_some(start)
+    }
+
+    /// The increase over the samples, and since when; `None` for a single sample of unknown start.
+    fn float_increase(&self, window: &Window<'_>) -> Option<(f64, Option<i64>)> {
         let values = window.values;
+        let begin = self.known_start(window, window.starts, window.times[0]);
+        if values.len() < 2 {
+            return begin.map(|begin| (values[0], Some(begin)));
+        }
         let mut increase = values[values.len() - 1] - values[0];
+        if begin.is_some() {
+            increase += values[0];
+        }
         if !self.kind.is_counter {
-            return increase;
+            return Some((increase, begin));
         }
-        let falls = self.resets[window.first + values.len() - 1] - self.resets[window.first];
-        if falls == 0 {
-            return increase;
-        }
-        for pair in values.windows(2) {
-            if pair[1] < pair[0] {
-                increase += pair[0];
+        if window.starts.is_empty() {
+            let falls = self.resets[window.first + values.len() - 1] - self.resets[window.first];
+            if falls == 0 {
+                return Some((increase, begin));
             }
         }
-        increase
+        self.check_overlaps(window.starts, |index| window.times[index]);
+        for index in 1..values.len() {
+            let anew = begins_anew(window.starts, index, |index| window.times[index]);
+            if anew || values[index] < values[index - 1] {
+                increase += values[index - 1];
+            }
+        }
+        Some((increase, begin))
+    }
+
+    /// Complains about a count that began before the sample before it, which belongs to another count.
+    fn check_overlaps(&self, starts: &[i64], time: impl Fn(usize) -> i64) {
+        let overlaps = starts
+            .windows(2)
+            .enumerate()
+            .any(|(index, pair)| pair[0] != 0 && pair[1] != 0 && pair[0] != pair[1] && pair[1] < time(index));
+        if overlaps {
+            self.annotate(|a| a.overlapping_start(self.span, self.metric));
+        }
+    }
+
+    fn histogram_increase_from_start(&self, window: &Window<'_>) -> Option<(FloatHistogram, Option<i64>)> {
+        let points = window.histograms;
+        let begin = self.known_start(window, window.histogram_starts, points[0].0);
+        if points.len() < 2 {
+            let begin = begin?;
+            let mut increase = FloatHistogram::clone(&points[0].1);
+            increase.hint = ResetHint::Gauge;
+            return Some((increase, Some(begin)));
+        }
+        self.check_overlaps(window.histogram_starts, |index| points[index].0);
+        let mut increase = self.histogram_increase(points, window.histogram_starts)?;
+        if begin.is_some() {
+            self.combine(&mut increase, &points[0].1, HistogramOp::Add)?;
+        }
+        Some((increase, begin))
     }
 
     /// How much longer the window is than what the samples cover, as far as the series may be taken to reach.
     /// `zero_share` tells how far before the first sample a counter was zero, in units of the covered time.
-    fn extrapolation(
-        &self,
-        window: &Window<'_>,
-        (first, last, samples): (i64, i64, usize),
-        zero_share: Option<f64>,
-    ) -> f64 {
-        let covered = (last - first) as f64 / 1000.0;
-        let average = covered / (samples - 1) as f64;
+    fn extrapolation(&self, window: &Window<'_>, covered: &Covered, zero_share: Option<f64>) -> f64 {
+        let seconds = |millis: i64| millis as f64 / 1000.0;
+        if covered.samples < 2 {
+            return 1.0;
+        }
+        let length = seconds(covered.last - covered.begin.unwrap_or(covered.first));
+        let average = seconds(covered.last - covered.first) / (covered.samples - 1) as f64;
         let threshold = average * EXTRAPOLATION_THRESHOLD;
-        let mut to_start = (first - window.start) as f64 / 1000.0;
-        let mut to_end = (window.end - last) as f64 / 1000.0;
+        let mut to_start = if covered.begin.is_some() { 0.0 } else { seconds(covered.first - window.start) };
+        let mut to_end = seconds(window.end - covered.last);
         if to_start >= threshold {
             to_start = average / 2.0;
         }
         if self.kind.is_counter {
-            let to_zero = zero_share.map_or(to_start, |share| covered * share);
+            let to_zero = zero_share.map_or(to_start, |share| length * share);
             if to_zero < to_start {
                 to_start = to_zero;
             }
@@ -135,10 +175,11 @@ impl RateContext<'_> {
         if to_end >= threshold {
             to_end = average / 2.0;
         }
-        (covered + to_start + to_end) / covered
+        (length + to_start + to_end) / length
     }
 
-    fn histogram_increase(&self, points: &[(i64, Arc<FloatHistogram>)]) -> Option<FloatHistogram> {
+    fn histogram_increase(&self, points: &[(i64, Arc<FloatHistogram>)], starts: &[i64]) -> Option<FloatHistogram> {
+        let anew = |index: usize| begins_anew(starts, index, |index| points[index].0);
         let (first, last) = (&points[0].1, &points[points.len() - 1].1);
         let is_gauge = |histogram: &FloatHistogram| histogram.hint == ResetHint::Gauge;
         if self.kind.is_counter && points.iter().any(|(_, histogram)| is_gauge(histogram)) {
@@ -151,7 +192,7 @@ impl RateContext<'_> {
         // After a reset between the first two the first one no longer matters, nor does its layout.
         let second = &points[1].1;
         let mut previous: Arc<FloatHistogram> = Arc::clone(first);
-        if self.kind.is_counter && second.detect_reset(first) {
+        if self.kind.is_counter && (anew(1) || second.detect_reset(first)) {
             previous = Arc::new(FloatHistogram {
                 schema: second.schema,
                 custom_values: Arc::clone(&second.custom_values),
@@ -168,8 +209,8 @@ impl RateContext<'_> {
         let mut increase = last.at_schema(schema);
         self.combine(&mut increase, &previous, HistogramOp::Sub)?;
         if self.kind.is_counter {
-            for (_, current) in &points[1..] {
-                if current.detect_reset(&previous) {
+            for (index, (_, current)) in points.iter().enumerate().skip(1) {
+                if anew(index) || current.detect_reset(&previous) {
                     self.combine(&mut increase, &previous, HistogramOp::Add)?;
                 }
                 previous = Arc::clone(current);
@@ -199,21 +240,31 @@ impl RateContext<'_> {
 
     /// `irate` and `idelta`: the last two samples.
     pub(super) fn instant_value(&self, window: &Window<'_>) -> Option<Sample> {
-        let floats = window.times.iter().zip(window.values).map(|(time, value)| (*time, Sample::Float(*value)));
-        let histograms =
-            window.histograms.iter().map(|(time, histogram)| (*time, Sample::Histogram(Arc::clone(histogram))));
-        let skip = |len: usize| len.saturating_sub(2);
-        let mut last: Vec<(i64, Sample)> =
-            floats.skip(skip(window.times.len())).chain(histograms.skip(skip(window.histograms.len()))).collect();
-        last.sort_by_key(|(time, _)| *time);
-        let [.., (before_time, before), (time, current)] = last.as_slice() else { return None };
+        let start = |starts: &[i64], index: usize| starts.get(index).copied().unwrap_or(0);
+        let float = |index: usize| Point {
+            time: window.times[index],
+            start: start(window.starts, index),
+            sample: Sample::Float(window.values[index]),
+        };
+        let histogram = |index: usize| Point {
+            time: window.histograms[index].0,
+            start: start(window.histogram_starts, index),
+            sample: Sample::Histogram(Arc::clone(&window.histograms[index].1)),
+        };
+        let last_two = |len: usize| len.saturating_sub(2)..len;
+        let mut last: Vec<Point> = last_two(window.times.len()).map(float).collect();
+        last.extend(last_two(window.histograms.len()).map(histogram));
+        last.sort_by_key(|point| point.time);
+        let [.., previous, latest] = last.as_slice() else { return None };
+        let (before_time, before, time, current) = (previous.time, &previous.sample, latest.time, &latest.sample);
+        let anew = is_new_count(previous.start, previous.time, latest.start, latest.time);
         let seconds = (time - before_time) as f64 / 1000.0;
         if seconds == 0.0 {
             return None;
         }
         match (before, current) {
             (Sample::Float(before), Sample::Float(current)) => {
-                let reset = self.kind.is_counter && current < before;
+                let reset = self.kind.is_counter && (anew || current < before);
                 let change = if reset { *current } else { current - before };
                 Some(Sample::Float(if self.kind.is_rate { change / seconds } else { change }))
             }
@@ -226,7 +277,8 @@ impl RateContext<'_> {
                     self.annotate(|a| a.not_a_gauge(self.span, self.metric));
                 }
                 let mut change = FloatHistogram::clone(current);
-                if !self.kind.is_counter || !current.detect_reset(before) {
+                let reset = self.kind.is_counter && (anew || current.detect_reset(before));
+                if !reset {
                     self.combine(&mut change, before, HistogramOp::Sub)?;
                 }
                 change.hint = ResetHint::Gauge;
@@ -331,6 +383,41 @@ impl RateContext<'_> {
         increase.hint = ResetHint::Gauge;
         increase.compact();
         Some(increase)
+    }
+}
+
+/// A sample with its time and the start of its count.
+struct Point {
+    time: i64,
+    start: i64,
+    sample: Sample,
+}
+
+/// What the samples of a window cover.
+struct Covered {
+    /// Where the count is known to have begun inside the window.
+    begin: Option<i64>,
+    first: i64,
+    last: i64,
+    samples: usize,
+}
+
+/// Whether a sample belongs to another count than the one before it, going by when the counts began.
+///
+/// A start at the previous sample is a new count for deltas; for a count of unknown start it means nothing, which
+/// shows in the previous sample having no proper start itself.
+pub(super) fn is_new_count(before_start: i64, before_time: i64, start: i64, time: i64) -> bool {
+    if start == 0 || start >= time || start < before_time {
+        return false;
+    }
+    start > before_time || (before_start != 0 && before_start < before_time)
+}
+
+/// [`is_new_count`] for the sample at `index`; false when starts are not known.
+fn begins_anew(starts: &[i64], index: usize, time: impl Fn(usize) -> i64) -> bool {
+    match (starts.get(index - 1), starts.get(index)) {
+        (Some(before), Some(start)) => is_new_count(*before, time(index - 1), *start, time(index)),
+        _ => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rate::interpolate_histogram;
 use super::row::Row;
 use super::stream::Sink;
-use super::window::{SeriesData, Windows, with_hints, without_stale};
+use super::window::{Scratch, SeriesData, Windows, with_hints};
 use super::{Evaluated, Evaluator, Grid};
 use crate::ast::{At, Duration, Expr, Extension, VectorSelector};
 use crate::histogram::FloatHistogram;
@@ -44,12 +44,12 @@ impl Reference {
 }
 
 impl Evaluator<'_> {
-    /// Streams an instant selector; with `timestamps` the value is the time of the sample in seconds.
+    /// Streams an instant selector.
     pub(super) fn stream_selector(
         &self,
         node: &VectorSelector,
         grid: &Grid,
-        timestamps: bool,
+        reading: Reading,
         sink: Sink<'_>,
     ) -> Evaluated<()> {
         let reference = Reference::new(grid, node.at, &node.offset);
@@ -58,7 +58,7 @@ impl Evaluator<'_> {
             matchers: &node.matchers,
             min_time: reference.first().saturating_sub(self.lookback).saturating_add(1),
             max_time: reference.last().saturating_add(if smoothed { self.lookback } else { 0 }),
-            function: if timestamps { "timestamp" } else { "" },
+            function: if reading == Reading::Time { "timestamp" } else { "" },
             range: 0,
             step: grid.step,
         };
@@ -71,7 +71,7 @@ impl Evaluator<'_> {
             let found = if smoothed {
                 self.smooth(&series, &reference, node, &mut row)
             } else {
-                latest(&series, &reference, self.lookback, timestamps, &mut row)
+                latest(&series, &reference, self.lookback, reading, &mut row)
             };
             if found { sink(row)? } else { self.recycle(row) }
         }
@@ -86,10 +86,8 @@ impl Evaluator<'_> {
 
     /// The value at each step interpolated between the samples around it; after the last sample its value stays.
     fn smooth(&self, series: &SeriesView<'_>, reference: &Reference, node: &VectorSelector, row: &mut Row) -> bool {
-        let (mut times, mut values) = (Vec::new(), Vec::new());
-        let (times, values) = without_stale(series, &mut times, &mut values);
-        let histograms: Vec<(i64, Arc<FloatHistogram>)> =
-            series.histograms.iter().filter(|(_, histogram)| !histogram.is_stale()).cloned().collect();
+        let mut scratch = Scratch::default();
+        let SeriesView { timestamps: times, values, histograms, .. } = scratch.without_stale(series);
         let mut found = false;
         for step in 0..row.values.len() {
             let time = reference.time(step);
@@ -177,8 +175,29 @@ fn earlier<'p>(a: Option<(i64, Point<'p>)>, b: Option<(i64, Point<'p>)>) -> Opti
     }
 }
 
+/// What is read off the samples a selector finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The sample.
+    Value,
+    /// Its time in seconds.
+    Time,
+    /// When its count began, in seconds; nothing when unknown.
+    Start,
+}
+
+impl Reading {
+    fn float(self, value: f64, time: i64, start: Option<&i64>) -> Option<f64> {
+        match self {
+            Self::Value => Some(value),
+            Self::Time => Some(time as f64 / 1000.0),
+            Self::Start => start.filter(|start| **start != 0).map(|start| *start as f64 / 1000.0),
+        }
+    }
+}
+
 /// Fills a row with the latest sample in `(t - lookback, t]` of each step; false when there is none at all.
-fn latest(series: &SeriesView<'_>, reference: &Reference, lookback: i64, timestamps: bool, row: &mut Row) -> bool {
+fn latest(series: &SeriesView<'_>, reference: &Reference, lookback: i64, reading: Reading, row: &mut Row) -> bool {
     let (mut float, mut histogram) = (0, 0);
     let mut found = false;
     for step in 0..row.values.len() {
@@ -192,24 +211,29 @@ fn latest(series: &SeriesView<'_>, reference: &Reference, lookback: i64, timesta
         }
         let float_at = float.checked_sub(1).map(|index| series.timestamps[index]).filter(|at| *at > oldest);
         let histogram_at = histogram.checked_sub(1).map(|index| series.histograms[index].0).filter(|at| *at > oldest);
-        let seconds = |at: i64| at as f64 / 1000.0;
         match (float_at, histogram_at) {
             (None, None) => {}
             (Some(at), other) if other.is_none_or(|other| other <= at) => {
                 let value = series.values[float - 1];
-                if !is_absent(value) {
-                    row.values[step] = if timestamps { seconds(at) } else { value };
+                if is_absent(value) {
+                    continue;
+                }
+                if let Some(value) = reading.float(value, at, series.starts.get(float - 1)) {
+                    row.values[step] = value;
                     found = true;
                 }
             }
             (_, Some(at)) => {
                 let sample = &series.histograms[histogram - 1].1;
-                if !sample.is_stale() {
-                    let value =
-                        if timestamps { Sample::Float(seconds(at)) } else { Sample::Histogram(Arc::clone(sample)) };
-                    row.set(step, Some(value));
-                    found = true;
+                if sample.is_stale() {
+                    continue;
                 }
+                let read = match reading {
+                    Reading::Value => Some(Sample::Histogram(Arc::clone(sample))),
+                    _ => reading.float(0.0, at, series.histogram_starts.get(histogram - 1)).map(Sample::Float),
+                };
+                found |= read.is_some();
+                row.set(step, read);
             }
             (Some(_), None) => {}
         }

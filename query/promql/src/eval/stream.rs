@@ -2,6 +2,7 @@
 
 use super::prepare::is_step_invariant;
 use super::row::Row;
+use super::selector::Reading;
 use super::{Evaluated, Evaluator, Grid, execution};
 use crate::ast::{Call, Expr, ValueType};
 
@@ -35,7 +36,7 @@ impl Evaluator<'_> {
     fn stream_steps(&self, expr: &Expr, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {
         match expr {
             Expr::Paren(node) => self.stream(&node.expr, grid, sink),
-            Expr::Vector(node) => self.stream_selector(node, grid, false, sink),
+            Expr::Vector(node) => self.stream_selector(node, grid, Reading::Value, sink),
             Expr::Unary(node) if !node.negate => self.stream(&node.expr, grid, sink),
             Expr::Unary(node) => self.stream_negated(&node.expr, grid, sink),
             Expr::Aggregate(node) => self.stream_aggregate(node, grid, sink),
@@ -72,7 +73,7 @@ impl Evaluator<'_> {
                 let values = self.scalar(&call.args[0], grid)?;
                 sink(Row::new(crate::labels::Labels::default(), values))
             }
-            "timestamp" => self.stream_timestamp(&call.args[0], grid, sink),
+            "timestamp" | "start_timestamp" => self.stream_timestamp(call, grid, sink),
             "absent" => self.stream_absent(&call.args[0], grid, sink),
             "label_replace" => self.stream_label_replace(call, grid, sink),
             "label_join" => self.stream_label_join(call, grid, sink),

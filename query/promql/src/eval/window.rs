@@ -19,6 +19,10 @@ pub(super) struct SeriesData<'s> {
     pub(super) times: &'s [i64],
     pub(super) values: &'s [f64],
     pub(super) histograms: &'s [(i64, Arc<FloatHistogram>)],
+    /// Parallel to the floats, or empty when starts are not used.
+    pub(super) starts: &'s [i64],
+    /// Parallel to the histograms, or empty.
+    pub(super) histogram_starts: &'s [i64],
 }
 
 /// What one step sees.
@@ -29,6 +33,8 @@ pub(super) struct Window<'w> {
     pub(super) times: &'w [i64],
     pub(super) values: &'w [f64],
     pub(super) histograms: &'w [(i64, Arc<FloatHistogram>)],
+    pub(super) starts: &'w [i64],
+    pub(super) histogram_starts: &'w [i64],
     /// The window is `(start, end]`; with an extension the samples reach beyond it.
     pub(super) start: i64,
     pub(super) end: i64,
@@ -80,12 +86,15 @@ impl Windows {
     /// The window of a step.
     pub(super) fn window<'w>(&self, data: &SeriesData<'w>, step: usize) -> Window<'w> {
         let floats = self.floats[step].clone();
+        let histograms = self.histograms[step].clone();
         let end = self.reference.time(step);
         Window {
             first: floats.start,
             times: &data.times[floats.clone()],
-            values: &data.values[floats],
-            histograms: &data.histograms[self.histograms[step].clone()],
+            values: &data.values[floats.clone()],
+            histograms: &data.histograms[histograms.clone()],
+            starts: data.starts.get(floats).unwrap_or_default(),
+            histogram_starts: data.histogram_starts.get(histograms).unwrap_or_default(),
             start: end.saturating_sub(self.range),
             end,
         }
@@ -151,18 +160,20 @@ impl Evaluator<'_> {
             step: grid.step,
         };
         let mut series_set = self.storage.select(&request)?;
-        let (mut times, mut values, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scratch = Scratch::default();
         while let Some(series) = series_set.next()? {
             self.count_read(&series)?;
-            let (times, values) = without_stale(&series, &mut times, &mut values);
-            let found = histograms_without_stale(&series, &mut histograms);
-            let hinted = if self.only_statistics.get() { with_hints(found) } else { Vec::new() };
+            let series = scratch.without_stale(&series);
+            let hinted = if self.only_statistics.get() { with_hints(series.histograms) } else { Vec::new() };
+            let with_starts = self.engine.use_start_timestamps;
             let data = SeriesData {
                 labels: series.labels,
                 drop_name: false,
-                times,
-                values,
-                histograms: if hinted.is_empty() { found } else { &hinted },
+                times: series.timestamps,
+                values: series.values,
+                histograms: if hinted.is_empty() { series.histograms } else { &hinted },
+                starts: if with_starts { series.starts } else { &[] },
+                histogram_starts: if with_starts { series.histogram_starts } else { &[] },
             };
             windows.locate(&data, grid.count);
             visit(&data, &windows)?;
@@ -199,6 +210,8 @@ impl Evaluator<'_> {
                 times: &times,
                 values: &values,
                 histograms: &histograms,
+                starts: &[],
+                histogram_starts: &[],
             };
             windows.locate(&data, grid.count);
             visit(&data, &windows)?;
@@ -245,34 +258,40 @@ pub(super) fn with_hints(histograms: &[(i64, Arc<FloatHistogram>)]) -> Vec<(i64,
     hinted
 }
 
-/// The floats of a series without staleness markers; copies only when there are any.
-pub(super) fn without_stale<'s>(
-    series: &SeriesView<'s>,
-    times: &'s mut Vec<i64>,
-    values: &'s mut Vec<f64>,
-) -> (&'s [i64], &'s [f64]) {
-    if !series.values.iter().any(|value| is_absent(*value)) {
-        return (series.timestamps, series.values);
-    }
-    times.clear();
-    values.clear();
-    for (time, value) in series.timestamps.iter().zip(series.values) {
-        if !is_absent(*value) {
-            times.push(*time);
-            values.push(*value);
-        }
-    }
-    (times, values)
+/// Buffers for a series whose staleness markers are taken out.
+#[derive(Default)]
+pub(super) struct Scratch {
+    times: Vec<i64>,
+    values: Vec<f64>,
+    starts: Vec<i64>,
+    histograms: Vec<(i64, Arc<FloatHistogram>)>,
+    histogram_starts: Vec<i64>,
 }
 
-fn histograms_without_stale<'s>(
-    series: &SeriesView<'s>,
-    scratch: &'s mut Vec<(i64, Arc<FloatHistogram>)>,
-) -> &'s [(i64, Arc<FloatHistogram>)] {
-    if !series.histograms.iter().any(|(_, histogram)| histogram.is_stale()) {
-        return series.histograms;
+impl Scratch {
+    /// The series without staleness markers; copies only the columns that hold any.
+    pub(super) fn without_stale<'s>(&'s mut self, series: &SeriesView<'s>) -> SeriesView<'s> {
+        let mut clean = *series;
+        if series.values.iter().any(|value| is_absent(*value)) {
+            self.times.clear();
+            self.values.clear();
+            self.starts.clear();
+            for (index, value) in series.values.iter().enumerate().filter(|(_, value)| !is_absent(**value)) {
+                self.times.push(series.timestamps[index]);
+                self.values.push(*value);
+                self.starts.extend(series.starts.get(index));
+            }
+            (clean.timestamps, clean.values, clean.starts) = (&self.times, &self.values, &self.starts);
+        }
+        if series.histograms.iter().any(|(_, histogram)| histogram.is_stale()) {
+            self.histograms.clear();
+            self.histogram_starts.clear();
+            for (index, sample) in series.histograms.iter().enumerate().filter(|(_, sample)| !sample.1.is_stale()) {
+                self.histograms.push(sample.clone());
+                self.histogram_starts.extend(series.histogram_starts.get(index));
+            }
+            (clean.histograms, clean.histogram_starts) = (&self.histograms, &self.histogram_starts);
+        }
+        clean
     }
-    scratch.clear();
-    scratch.extend(series.histograms.iter().filter(|(_, histogram)| !histogram.is_stale()).cloned());
-    scratch
 }

@@ -9,22 +9,22 @@ use windrose_promql::labels::Labels;
 use windrose_promql::memory::MemoryStorage;
 use windrose_promql::value::{Sample, is_absent};
 
-use crate::script::Values;
+use crate::script::Loaded;
 
-pub(crate) fn load(storage: &mut MemoryStorage, gap: i64, with_nhcb: bool, series: &[(Labels, Values)]) {
-    for (labels, values) in series {
+pub(crate) fn load(storage: &mut MemoryStorage, gap: i64, with_nhcb: bool, series: &[Loaded]) {
+    for Loaded { labels, values, starts } in series {
         let samples: Vec<Option<Sample>> =
             values.iter().map(|value| value.as_ref().map(|value| value.sample.clone())).collect();
-        append(storage, labels, gap, &samples);
+        append(storage, labels, gap, &samples, starts);
     }
     if with_nhcb {
         for (labels, samples) in native_twins(series) {
-            append(storage, &labels, gap, &samples);
+            append(storage, &labels, gap, &samples, &[]);
         }
     }
 }
 
-fn append(storage: &mut MemoryStorage, labels: &Labels, gap: i64, samples: &[Option<Sample>]) {
+fn append(storage: &mut MemoryStorage, labels: &Labels, gap: i64, samples: &[Option<Sample>], starts: &[Option<i64>]) {
     let mut previous: Option<Arc<FloatHistogram>> = None;
     for (index, sample) in samples.iter().enumerate() {
         let Some(sample) = sample else { continue };
@@ -49,7 +49,9 @@ fn append(storage: &mut MemoryStorage, labels: &Labels, gap: i64, samples: &[Opt
                 Sample::Histogram(stored)
             }
         };
-        storage.append(labels, gap * index as i64, sample);
+        let time = gap * index as i64;
+        let start = starts.get(index).copied().flatten().map_or(0, |offset| time + offset);
+        storage.append_started(labels, time, start, sample);
     }
 }
 
@@ -64,9 +66,9 @@ struct Parts {
     sum: f64,
 }
 
-fn native_twins(series: &[(Labels, Values)]) -> Vec<(Labels, Vec<Option<Sample>>)> {
+fn native_twins(series: &[Loaded]) -> Vec<(Labels, Vec<Option<Sample>>)> {
     let mut histograms: BTreeMap<Labels, BTreeMap<usize, Parts>> = BTreeMap::new();
-    for (labels, values) in series {
+    for Loaded { labels, values, .. } in series {
         let name = labels.metric_name();
         let Some((base, part)) = ["_bucket", "_count", "_sum"]
             .iter()

@@ -21,9 +21,7 @@ use script::{Command, Eval, Expectation, When};
 use verdict::Miss;
 
 /// Per file: values that must be right, and how many must be right including annotations and error texts.
-///
-/// All of each file, except `start_timestamps.test`: sixteen of its evaluations need the start timestamps of samples
-/// (a feature that is off by default upstream), which the storage contract does not carry.
+/// That is all of each file.
 const FLOORS: &[(&str, usize, usize)] = &[
     ("aggregators.test", 107, 107),
     ("at_modifier.test", 52, 52),
@@ -42,7 +40,7 @@ const FLOORS: &[(&str, usize, usize)] = &[
     ("range_queries.test", 12, 12),
     ("selectors.test", 21, 21),
     ("staleness.test", 11, 11),
-    ("start_timestamps.test", 1, 1),
+    ("start_timestamps.test", 17, 17),
     ("subquery.test", 23, 23),
     ("trig_functions.test", 13, 13),
     ("type_and_unit.test", 38, 38),
@@ -52,6 +50,7 @@ const FLOORS: &[(&str, usize, usize)] = &[
 fn engine() -> Engine {
     Engine {
         delayed_name_removal: true,
+        use_start_timestamps: true,
         parse: ParseOptions::ALL,
         limits: Limits { max_samples: 100_000, ..Limits::default() },
         ..Engine::default()
@@ -153,8 +152,7 @@ fn run_eval(storage: &MemoryStorage, eval: &Eval, score: &mut Score) {
             format!("text: {message}")
         }
         Err(Miss::Values(message)) => {
-            let reason = if eval.needs_start_timestamps { "start timestamps: " } else { "" };
-            format!("VALUES: {reason}{message}")
+            format!("VALUES: {message}")
         }
     };
     score.misses.push(format!("{} {}\n        {}", eval.line, eval.expr, miss.chars().take(600).collect::<String>()));

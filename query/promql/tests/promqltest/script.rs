@@ -16,12 +16,20 @@ pub(crate) struct Value {
     pub(crate) hint_set: bool,
 }
 
+/// A loaded series: its values, and the starts of their counts relative to each value's time.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) labels: Labels,
+    pub(crate) values: Values,
+    pub(crate) starts: Vec<Option<i64>>,
+}
+
 pub(crate) type Values = Vec<Option<Value>>;
 
 #[derive(Debug)]
 pub(crate) enum Command {
     Clear,
-    Load { gap: i64, with_nhcb: bool, series: Vec<(Labels, Values)> },
+    Load { gap: i64, with_nhcb: bool, series: Vec<Loaded> },
     Eval(Box<Eval>),
 }
 
@@ -58,8 +66,6 @@ pub(crate) struct Eval {
     pub(crate) scalar: Option<f64>,
     pub(crate) string: Option<String>,
     pub(crate) range_vector: Option<(i64, i64)>,
-    /// Whether the data loaded before holds start timestamps, which this store does not keep.
-    pub(crate) needs_start_timestamps: bool,
 }
 
 pub(crate) fn parse(text: &str) -> Result<Vec<Command>, String> {
@@ -67,7 +73,6 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Command>, String> {
         text.lines().map(|line| if line.trim().starts_with('#') { "" } else { line.trim() }).collect();
     let mut commands = Vec::new();
     let mut at = 0;
-    let mut start_timestamps = false;
     while at < lines.len() {
         let line = lines[at];
         let number = at + 1;
@@ -78,24 +83,26 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Command>, String> {
         }
         let word = line.split_whitespace().next().unwrap_or("").to_lowercase();
         if word == "clear" {
-            start_timestamps = false;
             commands.push(Command::Clear);
         } else if word.starts_with("load") {
             let gap = line.split_whitespace().nth(1).ok_or("load without interval")?;
             let count = block(at);
             let mut series = Vec::new();
+            let mut starts = Vec::new();
             for line in &lines[at..at + count] {
-                if line.split_whitespace().next().is_some_and(|head| head.ends_with("@st")) {
-                    start_timestamps = true;
+                if let Some((head, rest)) = line.split_once(char::is_whitespace)
+                    && head.ends_with("@st")
+                {
+                    starts = parse_starts(rest)?;
                     continue;
                 }
-                series.push(parse_series(line)?);
+                let (labels, values) = parse_series(line)?;
+                series.push(Loaded { labels, values, starts: std::mem::take(&mut starts) });
             }
             at += count;
             commands.push(Command::Load { gap: millis(gap)?, with_nhcb: word.ends_with("nhcb"), series });
         } else if word.starts_with("eval") {
             let mut eval = parse_eval(line, number)?;
-            eval.needs_start_timestamps = start_timestamps;
             let count = block(at);
             let mut used = 0;
             for line in &lines[at..at + count] {
@@ -150,7 +157,6 @@ fn parse_eval(line: &str, number: usize) -> Result<Eval, String> {
         scalar: None,
         string: None,
         range_vector: None,
-        needs_start_timestamps: false,
     })
 }
 
@@ -211,6 +217,36 @@ pub(crate) fn parse_series(line: &str) -> Result<(Labels, Values), String> {
         _ => line.find(char::is_whitespace).unwrap_or(line.len()),
     };
     Ok((parse_labels(&line[..split])?, parse_values(&line[split..])?))
+}
+
+/// `_ _x2 -30s-1mx3 0`: offsets from the time of each value.
+fn parse_starts(text: &str) -> Result<Vec<Option<i64>>, String> {
+    let mut out = Vec::new();
+    for item in text.split_whitespace() {
+        let bad = || format!("bad start {item}");
+        let (body, times) = match item.rsplit_once('x') {
+            Some((body, times)) => (body, times.parse::<usize>().map_err(|_| bad())?),
+            None => (item, 0),
+        };
+        if body == "_" {
+            out.extend(std::iter::repeat_n(None, times.max(1)));
+            continue;
+        }
+        let signed = |text: &str| -> Result<i64, String> {
+            match text.strip_prefix('-') {
+                Some(rest) => millis(rest).map(|offset| -offset),
+                None => millis(text.strip_prefix('+').unwrap_or(text)),
+            }
+        };
+        let split = body[1..].find(['+', '-']).map_or(body.len(), |at| at + 1);
+        let (mut offset, step) = (signed(&body[..split])?, &body[split..]);
+        let step = if step.is_empty() { 0 } else { signed(step)? };
+        for _ in 0..=times {
+            out.push(Some(offset));
+            offset += step;
+        }
+    }
+    Ok(out)
 }
 
 fn closing_brace(line: &str, open: usize) -> Result<usize, String> {
