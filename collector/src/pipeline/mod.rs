@@ -27,7 +27,7 @@ mod worker;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -180,10 +180,10 @@ impl Pipeline {
         &self.recovery
     }
 
-    /// Whether everything that was in the log at the start is joined and published.
+    /// Becomes true once everything that was in the log at the start is joined and published.
     #[must_use]
-    pub fn is_caught_up(&self) -> bool {
-        self.caught_up.load(Ordering::Acquire)
+    pub fn caught_up(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.caught_up)
     }
 
     /// Counters of the log.
