@@ -2,6 +2,7 @@
 //!
 //! Pure and without allocation: every answer is a slice of the host it was asked about.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
@@ -124,6 +125,12 @@ impl HostRules {
 }
 
 // === impl Cidr ===
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix_len)
+    }
+}
 
 impl Cidr {
     /// Reads `10.0.0.0/8`, `fd00::/8`, or a single address.
