@@ -51,6 +51,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Receive, scrape, store and answer until stopped.
+    Serve(ServeArgs),
+    /// Run a synthetic mesh that pushes to and is scraped by a server, and show what it answers.
+    Demo(DemoArgs),
     /// Check a configuration and print what is in force.
     CheckConfig(CheckConfigArgs),
     /// Who calls whom.
@@ -121,9 +125,6 @@ impl ConfigArgs {
 pub struct ServeArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Print one line of JSON with the addresses once everything is ready.
-    #[arg(long)]
-    pub print_ports: bool,
 }
 
 #[derive(Debug, Args)]

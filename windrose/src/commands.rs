@@ -1,5 +1,6 @@
 //! What each command does.
 
+use std::error::Error;
 use std::future::Future;
 
 use serde_json::Value;
@@ -10,10 +11,15 @@ use crate::config::{self, Config, Loaded, Overrides};
 use crate::table::Table;
 use crate::{output, views};
 
+mod demo;
+mod serve;
+
 /// Runs one command to its end.
 #[must_use]
 pub(crate) fn run(command: Command) -> Exit {
     match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config(&args),
         Command::Topology(args) => ask(&args.ask, "/api/v1/topology", &topology_parameters(&args), views::topology),
         Command::Latency(args) => ask(&args.ask, "/api/v1/latency", &latency_parameters(&args), views::latency_series),
@@ -132,4 +138,15 @@ fn block_on<T>(future: impl Future<Output = Result<T, ApiError>>) -> Result<T, A
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ApiError::Unreachable { url: String::new(), reason: error.to_string() })?;
     runtime.block_on(future)
+}
+
+/// An error with its causes on one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
 }

@@ -11,12 +11,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use windrose_collector::normalise::host::{Cidr, HostRules};
+use windrose_collector::normalise::overrides::{Alias, Overrides as JoinOverrides, RoleOverride};
+use windrose_proto::limits::BODY_MAX_BYTES;
 use windrose_proto::model::NodeRole;
 
 pub use self::environment::{CONFIG_VARIABLE, read as read_environment};
 pub use self::reader::{Effective, EffectiveValue, Origin, Overrides, Problem};
 pub use self::render::effective_yaml;
-pub use self::value::{ByteSize, Cidr, LogFormat, WalSync};
+pub use self::value::{ByteSize, LogFormat, WalSync};
 
 use self::reader::{Notes, Section};
 use self::tree::Node;
@@ -51,6 +54,10 @@ pub const DEFAULT_WAL_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub const DEFAULT_WAL_MAX_BYTES: ByteSize = ByteSize::mib(8 * 1024);
 /// Space comes back one segment at a time: small against the whole, large against a group commit.
 pub const DEFAULT_WAL_SEGMENT_BYTES: ByteSize = ByteSize::mib(64);
+/// The largest request body must fit into one segment, with room for its header.
+const WAL_SEGMENT_MIN: ByteSize = ByteSize(BODY_MAX_BYTES as u64 + (1 << 20));
+/// The log's own limit: it holds offsets in 32 bits.
+const WAL_SEGMENT_MAX: ByteSize = ByteSize(windrose_store::wal::SEGMENT_MAX_BYTES);
 
 /// Twice the 5 s in which Envoy flushes: a trace quiet for that long is complete but for accidents.
 pub const DEFAULT_JOIN_SETTLE_AFTER: Duration = Duration::from_secs(10);
@@ -65,8 +72,6 @@ pub const DEFAULT_JOIN_TICK: Duration = Duration::from_secs(1);
 pub const DEFAULT_SEAL_INTERVAL: Duration = Duration::from_secs(300);
 /// Bounds what is in memory between two seals: about 600 MiB of span rows.
 pub const DEFAULT_SEAL_MAX_ROWS: usize = 1_000_000;
-/// The same bound for large spans.
-pub const DEFAULT_SEAL_MAX_BYTES: ByteSize = ByteSize::mib(512);
 
 /// A hash join over 600,000 spans needs 256 MiB; twice that for comfort.
 pub const DEFAULT_QUERY_MEMORY_LIMIT: ByteSize = ByteSize::mib(512);
@@ -126,22 +131,8 @@ pub struct Join {
     pub max_age: Duration,
     pub max_open_bytes: ByteSize,
     pub tick: Duration,
+    /// What the operator knows better than the telemetry.
     pub overrides: JoinOverrides,
-}
-
-/// What the operator knows better than the telemetry.
-#[derive(Clone, Debug, Default)]
-pub struct JoinOverrides {
-    /// Name in the telemetry → name in answers.
-    pub aliases: Vec<(String, String)>,
-    /// Regular expression over service names → role.
-    pub roles: Vec<(String, NodeRole)>,
-    /// Host names ending like this are inside the mesh.
-    pub internal_suffixes: Vec<String>,
-    /// Host names that are outside although they look internal.
-    pub external_hosts: Vec<String>,
-    /// Addresses inside the mesh besides the private ranges.
-    pub internal_cidrs: Vec<Cidr>,
 }
 
 /// When rows become files.
@@ -149,7 +140,6 @@ pub struct JoinOverrides {
 pub struct Seal {
     pub interval: Duration,
     pub max_rows: usize,
-    pub max_bytes: ByteSize,
 }
 
 /// What one query, and all of them together, may use.
@@ -210,6 +200,18 @@ fn render_problems(name: Option<&str>, problems: &[Problem]) -> String {
         text.push_str(&format!("\n  {problem}"));
     }
     text
+}
+
+impl Setting for Cidr {
+    const ACCEPTED: &'static str = "a network in CIDR notation (10.0.0.0/8, fd00::/8)";
+
+    fn read(text: &str) -> Option<Self> {
+        Self::parse(text).ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Setting for NodeRole {
@@ -308,8 +310,9 @@ impl Wal {
             segment_bytes: section.value("segment_bytes", DEFAULT_WAL_SEGMENT_BYTES),
         };
         section.require(!wal.sync_interval.is_zero(), "sync_interval", || "must be longer than 0".to_owned());
-        section.require(wal.segment_bytes >= ByteSize::mib(1), "segment_bytes", || {
-            format!("`{}` is too small; write at least 1MiB", wal.segment_bytes.write())
+        section.require((WAL_SEGMENT_MIN..=WAL_SEGMENT_MAX).contains(&wal.segment_bytes), "segment_bytes", || {
+            let (min, max) = (WAL_SEGMENT_MIN.write(), WAL_SEGMENT_MAX.write());
+            format!("`{}` is not accepted; write {min} to {max}", wal.segment_bytes.write())
         });
         section.require(wal.max_bytes.0 >= wal.segment_bytes.0.saturating_mul(2), "max_bytes", || {
             format!(
@@ -330,13 +333,7 @@ impl Join {
             max_age: section.value("max_age", DEFAULT_JOIN_MAX_AGE),
             max_open_bytes: section.value("max_open_bytes", DEFAULT_JOIN_MAX_OPEN_BYTES),
             tick: section.value("tick", DEFAULT_JOIN_TICK),
-            overrides: section.section("overrides", |section| JoinOverrides {
-                aliases: section.map("aliases"),
-                roles: section.map("roles"),
-                internal_suffixes: section.list("internal_suffixes"),
-                external_hosts: section.list("external_hosts"),
-                internal_cidrs: section.list("internal_cidrs"),
-            }),
+            overrides: section.section("overrides", read_overrides),
         };
         section.require(!join.tick.is_zero(), "tick", || "must be longer than 0".to_owned());
         section.require(join.settle_after >= join.tick, "settle_after", || {
@@ -352,16 +349,32 @@ impl Join {
     }
 }
 
+fn read_overrides(section: &mut Section<'_>) -> JoinOverrides {
+    let aliases = section.map::<String>("aliases");
+    let roles = section.map::<NodeRole>("roles").into_iter().filter_map(|(pattern, role)| {
+        let role = RoleOverride::new(&pattern, role);
+        section.require(role.is_ok(), "roles", || format!("`{pattern}` is not a regular expression"));
+        role.ok()
+    });
+    JoinOverrides {
+        roles: roles.collect(),
+        aliases: aliases.into_iter().map(|(name, alias)| (name, Alias::parse(&alias))).collect(),
+        hosts: HostRules {
+            internal_suffixes: section.list("internal_suffixes"),
+            external_hosts: section.list("external_hosts"),
+            internal_cidrs: section.list("internal_cidrs"),
+        },
+    }
+}
+
 impl Seal {
     fn read(section: &mut Section<'_>) -> Self {
         let seal = Self {
             interval: section.value("interval", DEFAULT_SEAL_INTERVAL),
             max_rows: section.value("max_rows", DEFAULT_SEAL_MAX_ROWS),
-            max_bytes: section.value("max_bytes", DEFAULT_SEAL_MAX_BYTES),
         };
         section.require(!seal.interval.is_zero(), "interval", || "must be longer than 0".to_owned());
         section.require(seal.max_rows > 0, "max_rows", || "must be at least 1".to_owned());
-        section.require(seal.max_bytes.0 > 0, "max_bytes", || "must be at least 1B".to_owned());
         seal
     }
 }

@@ -13,7 +13,7 @@ mod counters;
 mod fleet;
 mod mesh;
 mod random;
-mod screen;
+pub(crate) mod screen;
 mod span;
 mod traffic;
 mod truth;

@@ -3,15 +3,19 @@
 //! No domain logic lives here: what a span, a hop or a topology is, is decided in the other crates.
 //! Only this crate reads the environment and prints.
 
+pub mod app;
 pub mod cli;
 pub mod client;
 mod commands;
 pub mod config;
 pub mod demo;
 mod logging;
+mod ops;
 pub mod output;
 pub mod ports;
 pub mod readiness;
+mod scraping;
+mod signals;
 pub mod table;
 pub mod tasks;
 pub mod telemetry;

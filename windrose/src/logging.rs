@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 
 /// Starts logging. Later calls change nothing: a process has one log.
-pub fn init(log: &Log) {
+pub(crate) fn init(log: &Log) {
     // The configuration has been checked; a level that does not parse any more means "info".
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

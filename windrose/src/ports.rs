@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
+use axum::middleware::map_response_with_state;
+use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -125,17 +128,22 @@ impl Port {
     /// # Errors
     /// When the listener cannot be handed to the runtime.
     pub fn serve(self, router: Router, stats: Arc<PortStats>, drain: Duration, tasks: &Tasks) -> io::Result<()> {
-        let Self { name, address, listener } = self;
+        let Self { name, listener, .. } = self;
         let listener = {
             let _in_runtime = tasks.runtime().enter();
             TcpListener::from_std(listener)?
         };
-        tracing::info!(port = name, address = %address, "listening");
+        let router = router.layer(map_response_with_state(Arc::clone(&stats), count_answer));
         let server = Server { name, router, stats, drain, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
         let group = tasks.clone();
         tasks.spawn(name, async move { server.run(listener, &group).await });
         Ok(())
     }
+}
+
+async fn count_answer(State(stats): State<Arc<PortStats>>, answer: Response) -> Response {
+    stats.answered(answer.status());
+    answer
 }
 
 struct Server {
@@ -154,7 +162,7 @@ impl Server {
             self.start(stream, &graceful, tasks).await;
         }
         drop(listener);
-        tracing::info!(port = self.name, open_connections = graceful.count(), "port closed");
+        tracing::debug!(port = self.name, open_connections = graceful.count(), "port closed");
         if tokio::time::timeout(self.drain, graceful.shutdown()).await.is_err() {
             let drain_secs = self.drain.as_secs_f64();
             tracing::warn!(port = self.name, drain_secs, "requests did not finish in time and were cut off");

@@ -1,28 +1,321 @@
-//! What the process counts about itself.
+//! What the process tells about itself at `/metrics`.
+//!
+//! Every metric stands in [`Metric`]: its name, its kind and the question it answers. Values are read
+//! where they are counted, at the time of the scrape; nothing is counted twice. Labels come from
+//! closed vocabularies, never from data. Each metric is stable unless its help says "experimental".
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::Registry;
+use windrose_collector::pipeline::JoinStats;
+use windrose_collector::receive::{ProtocolStats, ReceiveStats};
+use windrose_proto::model::IngestProtocol;
+use windrose_proto::reject::RejectReason;
+use windrose_proto::time::UnixNanos;
+use windrose_query::scrape_status::TargetSource;
+use windrose_store::wal::WalStats;
+
+use crate::readiness::Readiness;
+
+mod process;
+#[cfg(test)]
+mod tests;
+
+macro_rules! metrics {
+    ($($variant:ident: $kind:ident $name:literal, $help:literal;)+) => {
+        /// Every metric of the process.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Metric { $($variant,)+ }
+
+        impl Metric {
+            /// All of them, in the order they are shown.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Without the `_total` that is added to counters.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            const fn kind(self) -> MetricType {
+                match self { $(Self::$variant => MetricType::$kind,)+ }
+            }
+
+            const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    BuildInfo: Gauge "windrose_build_info", "1, labelled with the version";
+    Ready: Gauge "windrose_ready", "1 when ready for traffic";
+    ReceiveRequests: Counter "windrose_receive_requests", "requests with spans, whatever became of them";
+    ReceiveBodyBytes: Counter "windrose_receive_body_bytes", "bytes of their bodies as they came over the wire";
+    ReceiveSpans: Counter "windrose_receive_spans", "spans acknowledged: they are in the write-ahead log";
+    ReceiveRefusedRequests: Counter "windrose_receive_refused_requests", "requests refused as a whole";
+    ReceiveRejectedSpans: Counter "windrose_receive_rejected_spans", "spans that were not taken";
+    ReceiveInFlight: Gauge "windrose_receive_in_flight_requests", "requests being read, decoded or waiting for the disk";
+    WalAppendedRecords: Counter "windrose_wal_appended_records", "records written to the write-ahead log";
+    WalAppendedBytes: Counter "windrose_wal_appended_bytes", "their bytes, headers included";
+    WalSyncs: Counter "windrose_wal_syncs", "successful fdatasync calls";
+    WalSyncSeconds: Counter "windrose_wal_sync_seconds", "time spent in them";
+    WalSyncSecondsMax: Gauge "windrose_wal_sync_max_seconds", "the longest of them since the start";
+    WalFailures: Counter "windrose_wal_failures", "writes and syncs that the disk failed";
+    WalRefusedRecords: Counter "windrose_wal_refused_records", "records that were not taken";
+    WalDiskBytes: Gauge "windrose_wal_disk_bytes", "bytes of all files of the log, as counted against wal.max_bytes";
+    WalSegments: Gauge "windrose_wal_segments", "files of the log";
+    WalLagBytes: Gauge "windrose_wal_lag_bytes", "bytes committed but not joined yet";
+    WalDamagedBytes: Counter "windrose_wal_damaged_bytes", "acknowledged bytes that could not be read back: data is lost";
+    JoinStoredSpans: Counter "windrose_join_stored_spans", "distinct spans joined and stored";
+    JoinDuplicateSpans: Counter "windrose_join_duplicate_spans", "spans that were stored already";
+    JoinLateSpans: Counter "windrose_join_late_spans", "spans that came after their trace had been settled";
+    JoinOversizeSpans: Counter "windrose_join_oversize_spans", "spans beyond the size of trace that the join looks at";
+    JoinUnreadableRecords: Counter "windrose_join_unreadable_records", "logged records that did not decode: data is lost";
+    JoinTraces: Counter "windrose_join_traces", "what happened to traces; evicted ones were settled early for lack of memory";
+    JoinRevisions: Counter "windrose_join_revisions", "settled traces that late spans changed";
+    JoinDerivations: Counter "windrose_join_derivations", "how often a trace was derived (experimental)";
+    JoinArchiveErrors: Counter "windrose_join_archive_errors", "sealed spans of a re-opened trace that could not be read";
+    JoinOpenTraces: Gauge "windrose_join_open_traces", "traces that may still grow";
+    JoinOpenBytes: Gauge "windrose_join_open_bytes", "memory they take";
+    JoinUnsealedRows: Gauge "windrose_join_unsealed_rows", "rows in memory that are not in sealed files yet";
+    ScrapeTargets: Gauge "windrose_scrape_targets", "targets by the outcome of their last scrape";
+    PortConnections: Counter "windrose_port_connections", "connections accepted";
+    PortOpenConnections: Gauge "windrose_port_open_connections", "connections open now";
+    PortResponses: Counter "windrose_port_responses", "answers by class of status";
+    ProcessCpuSeconds: Counter "process_cpu_seconds", "user and system time";
+    ProcessResidentBytes: Gauge "process_resident_memory_bytes", "resident memory";
+    ProcessOpenFds: Gauge "process_open_fds", "open file descriptors";
+    ProcessStart: Gauge "process_start_time_seconds", "start of the process, unix time";
+}
 
 /// What one port counts.
 #[derive(Debug, Default)]
 pub struct PortStats {
-    opened: AtomicU64,
-    closed: AtomicU64,
+    accepted: AtomicU64,
+    ended: AtomicU64,
+    /// By the first digit of the status.
+    responses: [AtomicU64; 6],
 }
 
-/// One open connection.
+/// One open connection; counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenConnection<'a>(&'a PortStats);
 
 impl PortStats {
-    /// Counts a connection as open until the guard is dropped.
     pub(crate) fn connection(&self) -> OpenConnection<'_> {
-        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         OpenConnection(self)
+    }
+
+    pub(crate) fn answered(&self, status: http::StatusCode) {
+        if let Some(count) = self.responses.get(usize::from(status.as_u16() / 100)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
-        self.0.closed.fetch_add(1, Ordering::Relaxed);
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Where the values come from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub readiness: Readiness,
+    pub started: UnixNanos,
+    pub receive: Arc<ReceiveStats>,
+    pub wal: Arc<WalStats>,
+    pub join: Arc<JoinStats>,
+    pub targets: Arc<dyn TargetSource>,
+    /// By the name of the port.
+    pub ports: Vec<(&'static str, Arc<PortStats>)>,
+}
+
+/// Everything that can be scraped.
+#[derive(Debug)]
+pub struct Telemetry(Registry);
+
+impl Telemetry {
+    /// The metrics of `sources`.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(sources));
+        Self(registry)
+    }
+
+    /// The page, in OpenMetrics.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub fn page(&self) -> Result<String, fmt::Error> {
+        let mut page = String::new();
+        text::encode(&mut page, &self.0)?;
+        Ok(page)
+    }
+}
+
+/// A value with its labels.
+struct Sample {
+    labels: Vec<(&'static str, String)>,
+    value: f64,
+}
+
+/// Counters are exact up to 2^53, which at a million spans per second lasts 285 years.
+fn sample(labels: &[(&'static str, &str)], value: u64) -> Sample {
+    let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Sample { labels, value: value as f64 }
+}
+
+fn one(value: u64) -> Vec<Sample> {
+    vec![sample(&[], value)]
+}
+
+fn loaded(value: &AtomicU64) -> u64 {
+    value.load(Ordering::Relaxed)
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for metric in Metric::ALL {
+            let mut family = encoder.encode_descriptor(metric.name(), metric.help(), None, metric.kind())?;
+            for Sample { labels, value } in self.samples(*metric) {
+                if labels.is_empty() {
+                    encode_value(&mut family, *metric, value)?;
+                } else {
+                    encode_value(&mut family.encode_family(&labels)?, *metric, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_value(encoder: &mut MetricEncoder<'_>, metric: Metric, value: f64) -> Result<(), fmt::Error> {
+    match metric.kind() {
+        MetricType::Counter => encoder.encode_counter(&value, NO_EXEMPLAR),
+        _ => encoder.encode_gauge(&value),
+    }
+}
+
+const NO_EXEMPLAR: Option<&Exemplar<Vec<(String, String)>, f64>> = None;
+
+impl Sources {
+    fn samples(&self, metric: Metric) -> Vec<Sample> {
+        let Self { wal, join, .. } = self;
+        let (counts, gauges) = join.read();
+        match metric {
+            Metric::BuildInfo => vec![sample(&[("version", env!("CARGO_PKG_VERSION"))], 1)],
+            Metric::Ready => one(u64::from(self.readiness.check().is_ok())),
+            Metric::ReceiveRequests => self.per_protocol(ProtocolStats::requests),
+            Metric::ReceiveBodyBytes => self.per_protocol(ProtocolStats::body_bytes),
+            Metric::ReceiveSpans => self.per_protocol(ProtocolStats::spans),
+            Metric::ReceiveRefusedRequests => self.per_reason(ProtocolStats::refused_requests),
+            Metric::ReceiveRejectedSpans => self.per_reason(ProtocolStats::rejected_spans),
+            Metric::ReceiveInFlight => one(self.receive.in_flight_requests()),
+            Metric::WalAppendedRecords => one(loaded(&wal.appended_records)),
+            Metric::WalAppendedBytes => one(loaded(&wal.appended_bytes)),
+            Metric::WalSyncs => one(loaded(&wal.fsyncs)),
+            Metric::WalSyncSeconds => seconds(loaded(&wal.fsync_nanos_sum)),
+            Metric::WalSyncSecondsMax => seconds(loaded(&wal.fsync_nanos_max)),
+            Metric::WalFailures => vec![
+                sample(&[("operation", "sync")], loaded(&wal.fsync_failures)),
+                sample(&[("operation", "write")], loaded(&wal.write_failures)),
+            ],
+            Metric::WalRefusedRecords => vec![
+                sample(&[("reason", "out_of_space")], loaded(&wal.refused_out_of_space)),
+                sample(&[("reason", "overloaded")], loaded(&wal.refused_overloaded)),
+                sample(&[("reason", "too_large")], loaded(&wal.refused_too_large)),
+                sample(&[("reason", "io")], loaded(&wal.refused_io)),
+            ],
+            Metric::WalDiskBytes => one(loaded(&wal.disk_bytes)),
+            Metric::WalSegments => one(loaded(&wal.segments)),
+            Metric::WalLagBytes => one(loaded(&wal.lag_bytes)),
+            Metric::WalDamagedBytes => one(loaded(&wal.damaged_bytes)),
+            Metric::JoinStoredSpans => one(counts.spans_stored),
+            Metric::JoinDuplicateSpans => one(counts.spans_duplicate),
+            Metric::JoinLateSpans => one(counts.spans_late),
+            Metric::JoinOversizeSpans => one(counts.spans_beyond_trace_limit),
+            Metric::JoinUnreadableRecords => one(join.unreadable_records()),
+            Metric::JoinTraces => vec![
+                sample(&[("event", "opened")], counts.traces_opened),
+                sample(&[("event", "reopened")], counts.traces_reopened),
+                sample(&[("event", "settled")], counts.traces_settled),
+                sample(&[("event", "evicted")], counts.traces_evicted),
+            ],
+            Metric::JoinRevisions => one(counts.revisions),
+            Metric::JoinDerivations => one(counts.derivations),
+            Metric::JoinArchiveErrors => one(counts.archive_errors),
+            Metric::JoinOpenTraces => one(gauges.open_traces as u64),
+            Metric::JoinOpenBytes => one(gauges.open_bytes as u64),
+            Metric::JoinUnsealedRows => one(gauges.unsealed_rows as u64),
+            Metric::ScrapeTargets => self.per_target_state(),
+            Metric::PortConnections => self.per_port(|port| loaded(&port.accepted)),
+            Metric::PortOpenConnections => {
+                self.per_port(|port| loaded(&port.accepted).saturating_sub(loaded(&port.ended)))
+            }
+            Metric::PortResponses => self.responses(),
+            Metric::ProcessCpuSeconds => process::cpu_seconds().into_iter().map(bare).collect(),
+            Metric::ProcessResidentBytes => process::resident_bytes().into_iter().map(bare).collect(),
+            Metric::ProcessOpenFds => process::open_fds().into_iter().map(bare).collect(),
+            Metric::ProcessStart => vec![bare(self.started.as_secs_f64())],
+        }
+    }
+
+    fn per_protocol(&self, read: impl Fn(&ProtocolStats) -> u64) -> Vec<Sample> {
+        let stats = |protocol: &IngestProtocol| {
+            sample(&[("protocol", protocol.as_str())], read(self.receive.protocol(*protocol)))
+        };
+        IngestProtocol::ALL.iter().map(stats).collect()
+    }
+
+    /// Reasons that never occurred are left out, but for all protocols together each is shown once,
+    /// so that an alert on a rate has a zero to start from.
+    fn per_reason(&self, read: impl Fn(&ProtocolStats, RejectReason) -> u64) -> Vec<Sample> {
+        let total = |reason: &RejectReason| {
+            let all = IngestProtocol::ALL.iter().map(|protocol| read(self.receive.protocol(*protocol), *reason));
+            sample(&[("reason", reason.as_str())], all.sum())
+        };
+        RejectReason::ALL.iter().map(total).collect()
+    }
+
+    fn per_target_state(&self) -> Vec<Sample> {
+        let targets = self.targets.targets();
+        [("up", Some(true)), ("down", Some(false)), ("unknown", None)]
+            .map(|(state, up)| {
+                sample(&[("state", state)], targets.iter().filter(|target| target.up == up).count() as u64)
+            })
+            .into()
+    }
+
+    fn per_port(&self, read: impl Fn(&PortStats) -> u64) -> Vec<Sample> {
+        self.ports.iter().map(|(name, stats)| sample(&[("port", name)], read(stats))).collect()
+    }
+
+    fn responses(&self) -> Vec<Sample> {
+        let classes = ["2xx", "3xx", "4xx", "5xx"];
+        let of_port = |(name, stats): &(&'static str, Arc<PortStats>)| {
+            let counts = stats.responses[2..].iter().map(loaded).zip(classes);
+            counts.map(|(count, class)| sample(&[("port", name), ("class", class)], count)).collect::<Vec<_>>()
+        };
+        self.ports.iter().flat_map(of_port).collect()
+    }
+}
+
+fn bare(value: f64) -> Sample {
+    Sample { labels: Vec::new(), value }
+}
+
+fn seconds(nanos: u64) -> Vec<Sample> {
+    vec![bare(nanos as f64 / 1e9)]
 }

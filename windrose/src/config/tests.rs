@@ -79,7 +79,7 @@ fn all_mistakes_are_reported_at_once() {
 #[test]
 fn values_that_do_not_fit_together_are_refused() {
     check_refused(
-        "join: {settle_after: 20s, max_age: 10s}\nwal: {max_bytes: 64MiB}\nlisten:\n  otlp_http: 127.0.0.1:4317\nlog: {level: 'windrose=loud'}\n",
+        "join: {settle_after: 20s, max_age: 10s}\nwal: {max_bytes: 64MiB}\nlisten:\n  otlp_http: 127.0.0.1:4317\nlog: {level: 'windrose=loud'}\nseal: {}\n",
         &[],
         &[],
         &[
@@ -87,6 +87,19 @@ fn values_that_do_not_fit_together_are_refused() {
             "line 2: wal.max_bytes: `64MiB` is too small for segments of 64MiB; write at least twice wal.segment_bytes, because space comes back one whole segment at a time",
             "line 4: listen.otlp_http: `127.0.0.1:4317` is taken by listen.otlp_grpc",
             "line 5: log.level: `windrose=loud` is not accepted; write error, warn, info, debug, trace, or directives such as info,windrose_store=debug",
+        ],
+    );
+}
+
+#[test]
+fn a_role_that_is_no_regular_expression_is_refused() {
+    check_refused(
+        "join:\n  overrides:\n    roles:\n      'edge(': gateway\n    internal_cidrs: [10.0.0.0/33]\n",
+        &[],
+        &[],
+        &[
+            "line 4: join.overrides.roles: `edge(` is not a regular expression",
+            "line 5: join.overrides.internal_cidrs: `10.0.0.0/33` is not accepted; write a network in CIDR notation (10.0.0.0/8, fd00::/8)",
         ],
     );
 }
@@ -116,7 +129,8 @@ fn what_is_printed_loads_again_and_means_the_same() {
     };
     assert_eq!(values(&first), values(&second), "{printed}");
     assert_eq!(second.scrape_yaml, first.scrape_yaml);
-    assert_eq!(second.config.join.overrides.roles, [("^edge-.*".to_owned(), NodeRole::Gateway)]);
+    let roles = &second.config.join.overrides.roles;
+    assert!(matches!(roles.as_slice(), [role] if role.role == NodeRole::Gateway && role.service.is_match("edge-1")));
 }
 
 #[test]

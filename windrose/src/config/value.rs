@@ -1,8 +1,7 @@
 //! Settings as they are written: durations, sizes, words. Each type says what it accepts, so that
 //! an error can tell the reader what to write instead.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -186,35 +185,6 @@ impl Setting for String {
 
     fn write(&self) -> String {
         self.clone()
-    }
-}
-
-/// An IP network in CIDR notation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    pub address: IpAddr,
-    pub prefix_len: u8,
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix_len)
-    }
-}
-
-impl Setting for Cidr {
-    const ACCEPTED: &'static str = "a network in CIDR notation (10.0.0.0/8, fd00::/8)";
-
-    fn read(text: &str) -> Option<Self> {
-        let (address, prefix_len) = text.split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        let prefix_len: u8 = prefix_len.parse().ok()?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        (prefix_len <= longest).then_some(Self { address, prefix_len })
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
     }
 }
 

@@ -280,7 +280,6 @@ pub(crate) const PARTNERS: &[Partner] = &[
 
 /// Answers of services without a sidecar.
 pub(crate) const BARE_OWN_TIME: OwnTime = ms(7.0, 0.5);
-pub(crate) const BARE_ADDRESS: &str = "10.1.0.40:8080";
 
 /// All proxies: ingress, every pod's sidecar in the order of [`SERVICES`], egress.
 pub(crate) fn proxies() -> Vec<Proxy> {

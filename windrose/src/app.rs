@@ -1,0 +1,230 @@
+//! The running process, read from top to bottom like the flow of the data.
+//!
+//! ```text
+//! ports ─► receivers ─► pipeline: log → join → store ─► query API
+//!                          ▲                              │
+//!              scraper ────┘                    HTTP port ┘ + health, metrics
+//! ```
+//!
+//! Two runtimes: everything that takes data in runs on `ingest`; queries run on `query`, so that a
+//! scan over months cannot delay an acknowledgement. The joiner and the log have threads of their
+//! own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use windrose_collector::join::derive::{DeriveOptions, derive};
+use windrose_collector::join::joiner::JoinLimits;
+use windrose_collector::normalise::Normaliser;
+use windrose_collector::normalise::overrides::Overrides;
+use windrose_collector::pipeline::{self, Pipeline, PipelineConfig, SealPolicy};
+use windrose_collector::receive::{ReceiveOptions, Receiver};
+use windrose_proto::time::Clock;
+use windrose_query::http::{DeriveFn, QueryLimits, QueryState};
+use windrose_store::disk::Disk;
+use windrose_store::wal::{SyncPolicy, WalConfig};
+
+use crate::config::{self, Config, Loaded, WalSync};
+use crate::ops::{self, Ops};
+use crate::ports::{Addresses, BindError, Ports};
+use crate::readiness::{NotReadyYet, Readiness};
+use crate::scraping::Scraping;
+use crate::tasks::Tasks;
+use crate::telemetry::{PortStats, Sources, Telemetry};
+
+/// How often it is looked whether the log has been caught up with after the start.
+const RECOVERY_POLL: Duration = Duration::from_millis(20);
+
+/// Why the process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("starting a runtime")]
+    Runtime(#[source] io::Error),
+    #[error("starting the pipeline")]
+    Pipeline(#[from] pipeline::StartError),
+    #[error("serving a port")]
+    Serve(#[source] io::Error),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    addresses: Addresses,
+    readiness: Readiness,
+    /// Ports and their connections.
+    serving: Tasks,
+    scraping: Scraping,
+    pipeline: Pipeline,
+    ingest: Runtime,
+    query: Runtime,
+}
+
+impl App {
+    /// Starts everything. Ports are bound before the disk is touched, so that a second server on
+    /// the same ports fails without harm. Blocks; call it outside a runtime.
+    ///
+    /// # Errors
+    /// When a port is taken or the data directory cannot be used.
+    pub fn start(loaded: &Loaded, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let config = &loaded.config;
+        let ports = Ports::bind(&config.listen)?;
+        let addresses = ports.addresses();
+        let ingest = runtime("ingest")?;
+        let query = runtime("query")?;
+        let readiness = Readiness::default();
+        let recovery = readiness.expect("replay of the write-ahead log");
+
+        let starting = Pipeline::start(pipeline_config(config), disk, Arc::clone(&clock), ingest.handle().clone());
+        let pipeline = ingest.block_on(starting)?;
+        let options =
+            ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
+        let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
+        let scraping = Scraping::start(&config.scrape, &pipeline, Arc::clone(&clock), ingest.handle());
+
+        let stats = [(); 4].map(|()| Arc::new(PortStats::default()));
+        let telemetry = Telemetry::new(Sources {
+            readiness: readiness.clone(),
+            started: clock.now(),
+            receive: Arc::clone(receiver.stats()),
+            wal: Arc::clone(pipeline.wal_stats()),
+            join: Arc::clone(pipeline.join_stats()),
+            targets: scraping.targets(),
+            ports: config.listen.named().map(|(name, _)| name).into_iter().zip(stats.iter().cloned()).collect(),
+        });
+        let ops = ops::router(Arc::new(Ops {
+            readiness: readiness.clone(),
+            telemetry,
+            started: clock.now(),
+            config_yaml: config::effective_yaml(&loaded.effective, &loaded.scrape_yaml),
+        }));
+        let api = windrose_query::http::router(query_state(config, &pipeline, &scraping, clock, &query));
+
+        let serving = Tasks::new(ingest.handle().clone());
+        let routers = [
+            (ports.otlp_grpc, receiver.grpc_router()),
+            (ports.otlp_http, receiver.otlp_http_router()),
+            (ports.zipkin, receiver.zipkin_router()),
+            (ports.http, ops.merge(api)),
+        ];
+        for ((port, router), stats) in routers.into_iter().zip(stats) {
+            tracing::info!(port = port.name, address = %port.address, "listening");
+            port.serve(router, stats, config.drain_timeout, &serving).map_err(StartError::Serve)?;
+        }
+        let app = Self { addresses, readiness, serving, scraping, pipeline, ingest, query };
+        app.watch_recovery(recovery);
+        Ok(app)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The runtime that takes data in; for tasks of the command that started the server.
+    #[must_use]
+    pub const fn ingest(&self) -> &Runtime {
+        &self.ingest
+    }
+
+    /// Whether it is ready, and for what it waits.
+    #[must_use]
+    pub const fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Ends in the order that loses nothing: the ports close, what is in flight is answered, then
+    /// everything acknowledged is joined and on disk. Blocks; call it outside the runtimes.
+    pub fn shutdown(self) {
+        tracing::info!("draining");
+        self.readiness.drain();
+        self.ingest.block_on(self.serving.stop());
+        tracing::info!("ports closed, requests answered");
+        self.scraping.shutdown(&self.ingest);
+        self.pipeline.shutdown();
+        // Queries were requests of a port; what is left of them has nobody to answer.
+        self.query.shutdown_background();
+        self.ingest.shutdown_background();
+        tracing::info!("stopped");
+    }
+
+    /// Says "ready" once everything that was in the log at the start can be seen in answers.
+    fn watch_recovery(&self, recovery: NotReadyYet) {
+        let caught_up = self.pipeline.caught_up();
+        let stop = self.serving.stopping();
+        self.serving.spawn("recovery", async move {
+            let mut looks = tokio::time::interval(RECOVERY_POLL);
+            while !caught_up.load(std::sync::atomic::Ordering::Acquire) {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    _ = looks.tick() => {}
+                }
+            }
+            tracing::info!("ready");
+            drop(recovery);
+        });
+    }
+}
+
+fn runtime(name: &'static str) -> Result<Runtime, StartError> {
+    Builder::new_multi_thread().enable_all().thread_name(name).build().map_err(StartError::Runtime)
+}
+
+fn pipeline_config(config: &Config) -> PipelineConfig {
+    let wal = &config.wal;
+    PipelineConfig {
+        data_dir: config.data_dir.clone(),
+        wal: WalConfig {
+            sync: match wal.sync {
+                WalSync::Always => SyncPolicy::Always,
+                WalSync::Interval => SyncPolicy::Interval(wal.sync_interval),
+                WalSync::Never => SyncPolicy::Never,
+            },
+            segment_bytes: wal.segment_bytes.0,
+            max_bytes: wal.max_bytes.0,
+            ..WalConfig::default()
+        },
+        join: JoinLimits {
+            settle_after: config.join.settle_after,
+            max_age: config.join.max_age,
+            max_open_bytes: config.join.max_open_bytes.as_usize(),
+        },
+        overrides: config.join.overrides.clone(),
+        tick: config.join.tick,
+        seal: SealPolicy { interval: config.seal.interval, max_rows: config.seal.max_rows },
+    }
+}
+
+fn query_state(
+    config: &Config,
+    pipeline: &Pipeline,
+    scraping: &Scraping,
+    clock: Arc<dyn Clock>,
+    query: &Runtime,
+) -> QueryState {
+    let limits = QueryLimits {
+        timeout: config.query.timeout,
+        max_concurrent: config.query.max_concurrent,
+        memory_bytes: config.query.memory_limit.as_usize(),
+    };
+    let derive = derive_fn(config.join.overrides.clone());
+    let store = pipeline.store().clone();
+    let mut state = QueryState::new(store, clock, derive, scraping.targets(), limits, query.handle().clone());
+    state.require_tenant = config.tenancy.require_header;
+    state
+}
+
+/// The join of a single trace, for answers about it.
+fn derive_fn(overrides: Overrides) -> DeriveFn {
+    Arc::new(move |spans| {
+        let mut normaliser = Normaliser::new(overrides.clone());
+        let options = DeriveOptions::from(&normaliser);
+        let normal: Vec<_> = spans.iter().map(|span| Arc::new(normaliser.normalise(span))).collect();
+        derive(&normal, &options)
+    })
+}

@@ -1,0 +1,96 @@
+use windrose_query::scrape_status::Target;
+
+use super::*;
+
+#[derive(Debug)]
+struct NoTargets;
+
+impl TargetSource for NoTargets {
+    fn targets(&self) -> Vec<Target> {
+        Vec::new()
+    }
+}
+
+fn telemetry(port: &Arc<PortStats>) -> Telemetry {
+    Telemetry::new(Sources {
+        readiness: Readiness::default(),
+        started: UnixNanos::from_secs(1_800_000_000),
+        receive: Arc::default(),
+        wal: Arc::default(),
+        join: Arc::default(),
+        targets: Arc::new(NoTargets),
+        ports: vec![("otlp_grpc", Arc::clone(port))],
+    })
+}
+
+/// Dashboards and alerts are written against these names: changing one breaks somebody.
+const STABLE: &str = "\
+process_cpu_seconds counter
+process_open_fds gauge
+process_resident_memory_bytes gauge
+process_start_time_seconds gauge
+windrose_build_info gauge
+windrose_join_archive_errors counter
+windrose_join_derivations counter
+windrose_join_duplicate_spans counter
+windrose_join_late_spans counter
+windrose_join_open_bytes gauge
+windrose_join_open_traces gauge
+windrose_join_oversize_spans counter
+windrose_join_revisions counter
+windrose_join_stored_spans counter
+windrose_join_traces counter
+windrose_join_unreadable_records counter
+windrose_join_unsealed_rows gauge
+windrose_port_connections counter
+windrose_port_open_connections gauge
+windrose_port_responses counter
+windrose_ready gauge
+windrose_receive_body_bytes counter
+windrose_receive_in_flight_requests gauge
+windrose_receive_refused_requests counter
+windrose_receive_rejected_spans counter
+windrose_receive_requests counter
+windrose_receive_spans counter
+windrose_scrape_targets gauge
+windrose_wal_appended_bytes counter
+windrose_wal_appended_records counter
+windrose_wal_damaged_bytes counter
+windrose_wal_disk_bytes gauge
+windrose_wal_failures counter
+windrose_wal_lag_bytes gauge
+windrose_wal_refused_records counter
+windrose_wal_segments gauge
+windrose_wal_sync_max_seconds gauge
+windrose_wal_sync_seconds counter
+windrose_wal_syncs counter
+";
+
+#[test]
+fn the_set_of_metrics_is_stable() {
+    let page = telemetry(&Arc::default()).page().expect("a page");
+    let mut types: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    types.sort_unstable();
+    assert_eq!(types.join("\n") + "\n", STABLE);
+    assert!(page.ends_with("# EOF\n"));
+}
+
+#[test]
+fn what_a_port_counts_is_shown() {
+    let port = Arc::new(PortStats::default());
+    drop(port.connection());
+    let open = port.connection();
+    port.answered(http::StatusCode::OK);
+    port.answered(http::StatusCode::SERVICE_UNAVAILABLE);
+    let page = telemetry(&port).page().expect("a page");
+    for line in [
+        "windrose_port_connections_total{port=\"otlp_grpc\"} 2.0",
+        "windrose_port_open_connections{port=\"otlp_grpc\"} 1.0",
+        "windrose_port_responses_total{port=\"otlp_grpc\",class=\"2xx\"} 1.0",
+        "windrose_port_responses_total{port=\"otlp_grpc\",class=\"5xx\"} 1.0",
+        "windrose_ready 1.0",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "{line} in:\n{page}");
+    }
+    drop(open);
+}
