@@ -186,12 +186,6 @@ impl Pipeline {
         Arc::clone(&self.caught_up)
     }
 
-    /// [`Self::is_caught_up`] for a task that waits for it.
-    #[must_use]
-    pub fn caught_up(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.caught_up)
-    }
-
     /// Counters of the log.
     #[must_use]
     pub fn wal_stats(&self) -> &Arc<WalStats> {
