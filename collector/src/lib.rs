@@ -7,3 +7,4 @@ pub mod metrics_map;
 pub mod normalise;
 pub mod pipeline;
 pub mod receive;
+pub mod scrape;

@@ -1,0 +1,81 @@
+//! Scrape: proxies' metric pages, fetched as Prometheus fetches them.
+//!
+//! [`config`] reads `scrape_configs` in Prometheus' own shape; [`manager`] keeps one worker per
+//! target, follows changes of configuration and of files of targets, and leaves undisturbed what
+//! did not change; a worker ([`worker`]) fetches ([`client`]), checks the page against its limits
+//! ([`page`]), takes the differences of counters ([`crate::metrics_map`]) and hands both on over a
+//! bounded channel as a [`ScrapeEvent`].
+//!
+//! Invariants:
+//! - a page is used whole or not at all, and the target's last error says why not;
+//! - memory: one page per scrape that is under way plus those in the channel, each within its body
+//!   limit; when the channel is full, scrapes wait and later ones are skipped, never piled up;
+//! - files are read in [`discovery`] only; tasks are made in [`manager`] only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use windrose_proto::time::UnixNanos;
+use windrose_proto::wire::CounterBatch;
+
+mod client;
+pub mod config;
+mod discovery;
+pub mod manager;
+mod md5;
+pub mod page;
+pub mod relabel;
+pub mod status;
+pub mod target;
+#[cfg(test)]
+mod tests;
+pub mod value;
+mod worker;
+
+pub use config::{ConfigError, ScrapeConfig};
+pub use manager::{ScrapeHandle, Scraper};
+pub use page::{PageCounts, ScrapedPage};
+pub use status::{DroppedTarget, Health, TargetStatus};
+pub use target::Target;
+
+/// Events that may wait for their consumer. A page of an Istio sidecar is about 0.4 MB, so a full
+/// channel holds some 13 MB; scrapes then wait.
+pub const EVENTS_WAITING_MAX: usize = 32;
+
+/// What scraping tells its consumer, in the order it happened for each target.
+#[derive(Clone, Debug)]
+pub enum ScrapeEvent {
+    Scraped(Box<Scraped>),
+    /// The target is no longer scraped; its series end here. Not sent when the process stops.
+    Gone(Arc<Target>),
+}
+
+/// One scrape.
+#[derive(Clone, Debug)]
+pub struct Scraped {
+    pub target: Arc<Target>,
+    pub report: ScrapeReport,
+    /// `None` when the scrape failed.
+    pub page: Option<ScrapedPage>,
+    /// What the counters of the page say about edges since the previous page.
+    pub counters: Option<CounterBatch>,
+}
+
+/// How a scrape went: what `up` and the `scrape_…` series are made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScrapeReport {
+    pub scraped_at: UnixNanos,
+    pub duration: Duration,
+    /// `None` when it went well.
+    pub error: Option<String>,
+    pub counts: PageCounts,
+    pub body_bytes: usize,
+}
+
+impl ScrapeReport {
+    /// The value of `up`.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.error.is_none()
+    }
+}

@@ -1,0 +1,145 @@
+//! A fetched page: what of it is kept, under which labels, and whether it stays within the limits.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::relabel::{self, LabelSet};
+use super::target::Target;
+use crate::exposition::{Dialect, Entry, Parser, Sample};
+
+#[cfg(test)]
+mod tests;
+
+/// A page that was read whole and is within its limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScrapedPage {
+    pub body: Bytes,
+    pub dialect: Dialect,
+    pub counts: PageCounts,
+}
+
+/// How much a page held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageCounts {
+    pub samples: usize,
+    /// After `metric_relabel_configs`.
+    pub samples_kept: usize,
+}
+
+/// Why a page is refused as a whole, as Prometheus does.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PageError {
+    #[error("{0}")]
+    Parse(String),
+    #[error("sample limit exceeded: {0} samples")]
+    SampleLimit(usize),
+    #[error("label_limit exceeded (metric: {metric}, number of labels: {found}, limit: {limit})")]
+    LabelLimit { metric: String, found: usize, limit: usize },
+    #[error("label_name_length_limit exceeded (metric: {metric}, label name: {name}, limit: {limit})")]
+    LabelName { metric: String, name: String, limit: usize },
+    #[error("label_value_length_limit exceeded (metric: {metric}, label name: {name}, limit: {limit})")]
+    LabelValue { metric: String, name: String, limit: usize },
+}
+
+/// The name of a metric among its labels.
+pub const NAME_LABEL: &str = "__name__";
+
+/// Reads a page once, to know that all of it can be read and stays within the limits.
+///
+/// # Errors
+/// At the first line that cannot be read, or the first limit that is exceeded.
+pub fn check(target: &Target, body: Bytes, dialect: Dialect) -> Result<ScrapedPage, PageError> {
+    let limits = &target.pool.limits;
+    let needs_labels = !target.pool.metric_relabel.rules.is_empty()
+        || limits.label != 0
+        || limits.label_name_bytes != 0
+        || limits.label_value_bytes != 0;
+    let mut counts = PageCounts::default();
+    for entry in Parser::new(&body, dialect) {
+        let Entry::Sample(sample) = entry.map_err(|error| PageError::Parse(error.to_string()))? else { continue };
+        counts.samples += 1;
+        let is_kept = if needs_labels {
+            let labels = series_labels(target, &sample);
+            labels.as_ref().map_or(Ok(()), |labels| check_labels(target, labels))?;
+            labels.is_some()
+        } else {
+            true
+        };
+        counts.samples_kept += usize::from(is_kept);
+        if limits.sample != 0 && counts.samples_kept > limits.sample {
+            return Err(PageError::SampleLimit(limits.sample));
+        }
+    }
+    Ok(ScrapedPage { body, dialect, counts })
+}
+
+/// The labels under which a sample is stored: the page's and the target's, then relabelled. `None`
+/// when relabelling drops it.
+#[must_use]
+pub fn series_labels(target: &Target, sample: &Sample<'_>) -> Option<LabelSet> {
+    let mut labels: LabelSet = LabelSet::new();
+    for label in sample.labels.iter() {
+        let value = normal_value(&label.name, label.value.into_owned());
+        labels.insert(label.name.into_owned(), value);
+    }
+    attach_target(&mut labels, target);
+    labels.insert(NAME_LABEL.to_owned(), sample.name.clone().into_owned());
+    labels.retain(|_, value| !value.is_empty());
+    let is_kept = relabel::apply(&target.pool.metric_relabel.rules, &mut labels) && labels.contains_key(NAME_LABEL);
+    is_kept.then_some(labels)
+}
+
+/// Where page and target use one name: the page wins if it is honoured, else its label is renamed
+/// with `exported_` as often as it takes.
+fn attach_target(labels: &mut LabelSet, target: &Target) {
+    for (name, value) in &target.labels {
+        if let Some(scraped) = labels.get(name) {
+            if target.pool.honor_labels {
+                // An empty label of the page takes the target's away.
+                continue;
+            }
+            let scraped = scraped.clone();
+            if !scraped.is_empty() {
+                let mut renamed = format!("exported_{name}");
+                while labels.contains_key(&renamed) || target.labels.contains_key(&renamed) {
+                    renamed.insert_str(0, "exported_");
+                }
+                labels.insert(renamed, scraped);
+            }
+        }
+        labels.insert(name.clone(), value.clone());
+    }
+}
+
+/// Bounds are written as floats, so that `le="1"` and `le="1.0"` are one series.
+fn normal_value(name: &str, value: String) -> String {
+    if !matches!(name, "le" | "quantile") {
+        return value;
+    }
+    match value.parse::<f64>() {
+        Ok(number) if number.is_finite() && !value.contains(['e', 'E']) => {
+            let text = number.to_string();
+            if text.contains('.') { text } else { format!("{text}.0") }
+        }
+        _ => value,
+    }
+}
+
+fn check_labels(target: &Target, labels: &LabelSet) -> Result<(), PageError> {
+    let limits = &target.pool.limits;
+    let metric = || labels.get(NAME_LABEL).cloned().unwrap_or_default();
+    if limits.label != 0 && labels.len() > limits.label {
+        return Err(PageError::LabelLimit { metric: metric(), found: labels.len(), limit: limits.label });
+    }
+    for (name, value) in labels {
+        if limits.label_name_bytes != 0 && name.len() > limits.label_name_bytes {
+            let limit = limits.label_name_bytes;
+            return Err(PageError::LabelName { metric: metric(), name: name.clone(), limit });
+        }
+        if limits.label_value_bytes != 0 && value.len() > limits.label_value_bytes {
+            let limit = limits.label_value_bytes;
+            return Err(PageError::LabelValue { metric: metric(), name: name.clone(), limit });
+        }
+    }
+    Ok(())
+}

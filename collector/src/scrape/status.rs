@@ -1,0 +1,105 @@
+//! What is known of each target now: the answer of `/api/v1/targets`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use windrose_proto::time::UnixNanos;
+
+use super::ScrapeReport;
+use super::relabel::LabelSet;
+use super::target::Target;
+
+/// Whether the last scrape went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Not scraped yet.
+    #[default]
+    Unknown,
+    Up,
+    Down,
+}
+
+/// A target and how its scrapes went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetStatus {
+    pub target: Arc<Target>,
+    pub health: Health,
+    /// Empty when the last scrape went well.
+    pub last_error: String,
+    pub last_scrape: Option<UnixNanos>,
+    pub last_success: Option<UnixNanos>,
+    pub last_duration: Duration,
+    pub samples: usize,
+    pub samples_kept: usize,
+    /// Scrapes since the target is known.
+    pub scrapes: u64,
+    pub failures: u64,
+    /// Series whose counters are not followed because the target has too many.
+    pub series_over_limit: usize,
+}
+
+/// An address that is not scraped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DroppedTarget {
+    pub job: String,
+    pub discovered: LabelSet,
+    /// Why, unless relabelling dropped it on purpose.
+    pub reason: Option<String>,
+}
+
+/// The status of one target, shared between its worker and whoever asks.
+#[derive(Clone, Debug)]
+pub(super) struct StatusCell(Arc<Mutex<TargetStatus>>);
+
+impl Health {
+    /// The wire word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl StatusCell {
+    pub(super) fn new(target: Arc<Target>) -> Self {
+        Self(Arc::new(Mutex::new(TargetStatus {
+            target,
+            health: Health::Unknown,
+            last_error: String::new(),
+            last_scrape: None,
+            last_success: None,
+            last_duration: Duration::ZERO,
+            samples: 0,
+            samples_kept: 0,
+            scrapes: 0,
+            failures: 0,
+            series_over_limit: 0,
+        })))
+    }
+
+    pub(super) fn get(&self) -> TargetStatus {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a scrape; returns whether the health changed.
+    pub(super) fn note(&self, report: &ScrapeReport, series_over_limit: usize) -> bool {
+        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = status.health;
+        status.health = if report.is_up() { Health::Up } else { Health::Down };
+        status.last_error = report.error.clone().unwrap_or_default();
+        status.last_scrape = Some(report.scraped_at);
+        if report.is_up() {
+            status.last_success = Some(report.scraped_at);
+            status.series_over_limit = series_over_limit;
+        }
+        status.last_duration = report.duration;
+        status.samples = report.counts.samples;
+        status.samples_kept = report.counts.samples_kept;
+        status.scrapes += 1;
+        status.failures += u64::from(!report.is_up());
+        before != status.health
+    }
+}

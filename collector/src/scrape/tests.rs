@@ -1,0 +1,270 @@
+//! The scraper against a real HTTP server of this process.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use windrose_proto::time::SystemClock;
+
+use super::client::{ACCEPT_HEADER, USER_AGENT_HEADER};
+use super::{EVENTS_WAITING_MAX, Health, ScrapeConfig, ScrapeEvent, ScrapeHandle, Scraped, Scraper};
+use crate::metrics_map::Options;
+
+/// Longest wait for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers per path, and what was asked.
+#[derive(Clone, Default)]
+struct Proxy {
+    asked: Arc<Mutex<Vec<(Uri, HeaderMap)>>>,
+}
+
+/// A scraper at work on a server.
+struct Bench {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<(Uri, HeaderMap)>>>,
+    handle: ScrapeHandle,
+    events: mpsc::Receiver<ScrapeEvent>,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+async fn answer(State(proxy): State<Proxy>, uri: Uri, headers: HeaderMap) -> Response {
+    let count = {
+        let mut asked = proxy.asked.lock().unwrap();
+        asked.push((uri.clone(), headers));
+        asked.iter().filter(|(before, _)| before.path() == uri.path()).count() as u64
+    };
+    let text = [("content-type", "text/plain; version=0.0.4")];
+    match uri.path() {
+        "/metrics" => {
+            let page = format!(
+                "envoy_cluster_upstream_rq{{response_code=\"200\",cluster_name=\"outbound|80||users.shop.svc.cluster.local\"}} {}\n",
+                10 * count
+            );
+            (text, page).into_response()
+        }
+        "/gzip" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(b"a 1\nb 2\n").unwrap();
+            ([("content-type", "text/plain"), ("content-encoding", "gzip")], encoder.finish().unwrap()).into_response()
+        }
+        "/bomb" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(&vec![b'\n'; 8 << 20]).unwrap();
+            ([("content-type", "text/plain"), ("content-encoding", "gzip")], encoder.finish().unwrap()).into_response()
+        }
+        "/large" => (text, "#".repeat(3 << 20)).into_response(),
+        "/html" => ([("content-type", "text/html")], "<html>").into_response(),
+        "/broken" => (text, "a 1\nb{\n").into_response(),
+        "/slow" => std::future::pending().await,
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+impl Bench {
+    /// `yaml` with `ADDRESS` for the server's address.
+    async fn start(yaml: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let proxy = Proxy::default();
+        let asked = Arc::clone(&proxy.asked);
+        let router = Router::new().fallback(answer).with_state(proxy);
+        let mut tasks = JoinSet::new();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                served = async { axum::serve(listener, router).await } => served.unwrap(),
+            }
+        });
+        let config = ScrapeConfig::parse(&yaml.replace("ADDRESS", &address.to_string())).unwrap();
+        let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let (handle, scraper) = Scraper::new(config, Arc::new(SystemClock), sender, Options::default());
+        tasks.spawn(scraper.run(shutdown.clone()));
+        Self { address, asked, handle, events, shutdown, tasks }
+    }
+
+    async fn event(&mut self) -> ScrapeEvent {
+        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a running scraper")
+    }
+
+    async fn scraped(&mut self) -> Scraped {
+        loop {
+            if let ScrapeEvent::Scraped(scraped) = self.event().await {
+                return *scraped;
+            }
+        }
+    }
+
+    fn reload(&self, yaml: &str) {
+        self.handle.reload(ScrapeConfig::parse(&yaml.replace("ADDRESS", &self.address.to_string())).unwrap());
+    }
+
+    async fn stop(mut self) {
+        self.shutdown.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(PATIENCE, all).await.expect("every task ends");
+    }
+}
+
+fn job(name: &str, path: &str, more: &str) -> String {
+    format!(
+        "- job_name: {name}\n  scrape_interval: 200ms\n  scrape_timeout: 150ms\n  metrics_path: {path}\n{more}  static_configs: [{{targets: [ADDRESS], labels: {{app: orders, namespace: shop}}}}]\n"
+    )
+}
+
+#[tokio::test]
+async fn pages_come_with_their_counters() {
+    let mut bench = Bench::start(&format!("scrape_configs:\n{}", job("mesh", "/metrics", ""))).await;
+    let first = bench.scraped().await;
+    assert_eq!(first.report.error, None);
+    assert_eq!((first.report.counts.samples, first.counters), (1, None), "nothing to compare the first page with");
+    let second = bench.scraped().await;
+    let counters = second.counters.unwrap();
+    let edge = &counters.edges[0];
+    assert_eq!(edge.calls, 10);
+    assert_eq!(edge.destination.as_ref().unwrap().service, "users");
+    assert_eq!(edge.source.as_ref().unwrap().service, "orders");
+    assert_eq!(edge.interval_start_unix_nano, first.report.scraped_at.0);
+    assert_eq!(edge.interval_end_unix_nano, second.report.scraped_at.0);
+    let apart = second.report.scraped_at.since(first.report.scraped_at);
+    assert_eq!(apart % 200_000_000 / 1_000_000, 0, "timestamps are aligned to the interval: {apart}");
+    let status = &bench.handle.targets()[0];
+    assert_eq!((status.health, status.last_error.as_str()), (Health::Up, ""));
+    assert!(status.scrapes >= 2 && status.failures == 0);
+
+    let (uri, headers) = bench.asked.lock().unwrap()[0].clone();
+    assert_eq!(uri.path(), "/metrics");
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    assert_eq!(header("accept").as_deref(), Some(ACCEPT_HEADER));
+    assert_eq!(header("user-agent").as_deref(), Some(USER_AGENT_HEADER));
+    assert_eq!(header("accept-encoding").as_deref(), Some("gzip"));
+    assert_eq!(header("x-prometheus-scrape-timeout-seconds").as_deref(), Some("0.15"));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn failures_say_why() {
+    let jobs: String = [
+        job("missing", "/nothing", ""),
+        job("html", "/html", ""),
+        job("broken", "/broken", ""),
+        job("bomb", "/bomb", "  body_size_limit: 1MB\n"),
+        job("large", "/large", "  body_size_limit: 1MB\n"),
+        job("slow", "/slow", ""),
+        job("many", "/gzip", "  sample_limit: 1\n"),
+        job("tls", "/metrics", "  tls_config: {ca_file: /nowhere}\n"),
+        job("targets", "/metrics", "  target_limit: 1\n  relabel_configs: []\n")
+            .replace("[ADDRESS]", "[ADDRESS, 'other:1']"),
+    ]
+    .concat();
+    let mut bench = Bench::start(&format!("scrape_configs:\n{jobs}")).await;
+    let mut errors: BTreeMap<String, String> = BTreeMap::new();
+    while errors.len() < 9 {
+        let scraped = bench.scraped().await;
+        assert!(scraped.page.is_none() && scraped.counters.is_none());
+        errors.insert(scraped.target.pool.job_name.clone(), scraped.report.error.unwrap());
+    }
+    for (job, error) in [
+        ("missing", "server returned HTTP status 404 Not Found"),
+        (
+            "html",
+            "received unsupported Content-Type \"text/html\" and no fallback_scrape_protocol specified for target",
+        ),
+        ("broken", "expected a label name in line \"b{\""),
+        ("bomb", "body size limit exceeded: more than 1048576 bytes"),
+        ("large", "body size limit exceeded: more than 1048576 bytes"),
+        ("slow", "context deadline exceeded"),
+        ("many", "sample limit exceeded: 1 samples"),
+        ("tls", "TLS configuration: /nowhere: No such file or directory (os error 2)"),
+        ("targets", "target_limit exceeded (number of targets: 2, limit: 1)"),
+    ] {
+        assert_eq!(errors[job], error, "{job}");
+    }
+    assert!(bench.handle.targets().iter().all(|status| status.health != Health::Up));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn packed_pages_and_credentials_work() {
+    let more = "  params: {a: ['b c']}\n  basic_auth: {username: user, password: pass}\n  fallback_scrape_protocol: PrometheusText0.0.4\n";
+    let mut bench = Bench::start(&format!("scrape_configs:\n{}", job("gzip", "/gzip", more))).await;
+    let scraped = bench.scraped().await;
+    assert_eq!(scraped.report.error, None);
+    assert_eq!(&scraped.page.unwrap().body[..], b"a 1\nb 2\n");
+    let (uri, headers) = bench.asked.lock().unwrap()[0].clone();
+    assert_eq!(uri.query(), Some("a=b+c"));
+    assert_eq!(headers["authorization"], "Basic dXNlcjpwYXNz");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_leaves_unchanged_targets_alone() {
+    let stays = job("stays", "/metrics", "");
+    let mut bench = Bench::start(&format!("scrape_configs:\n{stays}{}", job("goes", "/gzip", ""))).await;
+    while bench.handle.targets().iter().filter(|status| status.scrapes > 0).count() < 2 {
+        bench.event().await;
+    }
+    let before = bench.handle.targets().into_iter().find(|status| status.target.pool.job_name == "stays").unwrap();
+    bench.reload(&format!("scrape_configs:\n{stays}{}", job("comes", "/gzip", "")));
+    let (mut is_gone, mut has_come) = (false, false);
+    while !(is_gone && has_come) {
+        match bench.event().await {
+            ScrapeEvent::Gone(target) => {
+                assert_eq!(target.pool.job_name, "goes");
+                is_gone = true;
+            }
+            ScrapeEvent::Scraped(scraped) => {
+                has_come |= scraped.target.pool.job_name == "comes";
+                // Its counters went on: had it begun anew, it would have had a first page again.
+                let is_first = scraped.target.pool.job_name == "stays" && scraped.counters.is_none();
+                assert!(!is_first || scraped.report.scraped_at <= before.last_scrape.unwrap());
+            }
+        }
+    }
+    let after = bench.handle.targets().into_iter().find(|status| status.target.pool.job_name == "stays").unwrap();
+    assert!(Arc::ptr_eq(&before.target, &after.target));
+    assert!(after.scrapes >= before.scrapes);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn files_of_targets_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("targets.json");
+    let yaml = format!(
+        "scrape_configs:\n- job_name: files\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  file_sd_configs: [{{files: ['{}']}}]\n  relabel_configs: [{{source_labels: [app], regex: unwanted, action: drop}}]\n",
+        file.display()
+    );
+    let mut bench = Bench::start(&yaml).await;
+    let groups = |app: &str| {
+        format!(
+            "[{{\"targets\": [\"{}\"], \"labels\": {{\"app\": \"{app}\"}}}}, {{\"targets\": [\"x\"], \"labels\": {{\"app\": \"unwanted\"}}}}]",
+            bench.address
+        )
+    };
+    let (orders, users) = (groups("orders"), groups("users"));
+    std::fs::write(&file, orders).unwrap();
+    assert_eq!(bench.scraped().await.target.labels["app"], "orders");
+    assert_eq!(bench.handle.dropped()[0].discovered["app"], "unwanted");
+    std::fs::write(&file, users).unwrap();
+    loop {
+        match bench.event().await {
+            ScrapeEvent::Gone(target) => assert_eq!(target.labels["app"], "orders"),
+            ScrapeEvent::Scraped(scraped) if scraped.target.labels["app"] == "users" => break,
+            ScrapeEvent::Scraped(_) => {}
+        }
+    }
+    bench.stop().await;
+}
