@@ -56,6 +56,18 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `NotFound` when there is no such directory, and others.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
+    /// The directories directly in `dir`, in no particular order.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such directory, and others.
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Moves a file to a name that must not be taken, atomically and durably.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and those of the file system.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Moves a file, replacing what is at `to`, atomically and durably.
     ///
     /// # Errors

@@ -66,6 +66,26 @@ impl Disk for OsDisk {
         Ok(entries)
     }
 
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        // Linking fails when the name is taken, on every file system and from every process.
+        fs::hard_link(from, to)?;
+        fs::remove_file(from)?;
+        to.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)?;
         let dirs = [from.parent(), to.parent()];

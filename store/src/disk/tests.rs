@@ -29,6 +29,13 @@ fn check_contract(disk: &dyn Disk, root: &Path) {
     disk.rename(&path, &moved).unwrap();
     assert_eq!(disk.open(&path, Access::Read).unwrap_err().kind(), io::ErrorKind::NotFound);
     assert_eq!(disk.list(&dir).unwrap(), [DirEntry { name: "moved".to_owned(), len_bytes: 101 }]);
+    assert_eq!(disk.list_dirs(&root.join("a")).unwrap(), ["b"]);
+    assert!(disk.list_dirs(&dir).unwrap().is_empty());
+    disk.create(&path, 1).unwrap();
+    assert_eq!(disk.rename_new(&path, &moved).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    disk.rename_new(&path, &dir.join("other")).unwrap();
+    disk.remove(&dir.join("other")).unwrap();
+    assert_eq!(disk.remove(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
     write_atomic(disk, &moved, b"new").unwrap();
     write_atomic(disk, &moved, b"newer").unwrap();
     assert_eq!(read_file(disk, &moved, 10).unwrap(), b"newer");
