@@ -15,6 +15,7 @@
 
 mod cache;
 mod catalog;
+mod disk_store;
 mod layout;
 mod record;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 
 pub use self::catalog::{Quarantined, SealedCatalog, TenantCatalog};
+pub use self::disk_store::DiskStore;
 pub use self::layout::{InvalidWriterName, WriterName};
 pub use self::record::Recovered;
 pub use crate::segment::{Segment, SegmentError};
@@ -43,6 +45,7 @@ pub use crate::segment::{Segment, SegmentError};
 use self::cache::RowCache;
 use self::layout::Place;
 use self::record::SealRecord;
+use crate::disk::OsDisk;
 use crate::row::{HopRow, RequestRow, SpanRow};
 use crate::segment::{Encoded, TraceIndexHead, encode_edges, encode_hops, encode_requests, encode_spans};
 use crate::table_log::{Action, Add, Commit, LogError, TableLog, Txn};
@@ -160,9 +163,9 @@ impl Sealed {
     /// # Errors
     /// When the directory cannot be made or used.
     pub fn local_store(dir: &std::path::Path) -> object_store::Result<Arc<dyn ObjectStore>> {
-        let unusable = |source: std::io::Error| object_store::Error::Generic { store: "local", source: Box::new(source) };
-        crate::disk::create_dir(dir).map_err(unusable)?;
-        Ok(Arc::new(object_store::local::LocalFileSystem::new_with_prefix(dir)?))
+        let unusable =
+            |source: std::io::Error| object_store::Error::Generic { store: "local", source: Box::new(source) };
+        Ok(Arc::new(DiskStore::open(Arc::new(OsDisk), dir).map_err(unusable)?))
     }
 
     /// Opens the tables in `store`, creating them as needed, and finishes seals of `writer` that a
