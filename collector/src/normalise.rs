@@ -38,4 +38,7 @@ pub mod route;
 mod source;
 pub(crate) mod vantage;
 
+#[cfg(test)]
+mod tests;
+
 pub use normaliser::Normaliser;

@@ -29,7 +29,7 @@ pub(super) struct KnownIdentity {
 pub(super) struct Interner {
     identities: Table<RawIdentity>,
     processes: Table<Arc<Process>>,
-    destinations: Table<Arc<Destination>>,
+    destinations: Table<KnownDestination>,
 }
 
 /// An identity by what it was read from, before aliases.
@@ -37,6 +37,13 @@ pub(super) struct Interner {
 struct RawIdentity {
     raw: Identity,
     known: KnownIdentity,
+}
+
+/// A destination by what it was read from, and under the name the operator gave it.
+#[derive(Debug)]
+struct KnownDestination {
+    raw: Arc<Destination>,
+    named: Arc<Destination>,
 }
 
 #[derive(Debug)]
@@ -86,15 +93,23 @@ impl Interner {
         Arc::clone(self.processes.get_or_insert(hash(&(resource_hash, node_id)), is, make))
     }
 
-    /// The destination of `parts`.
-    pub(super) fn destination(&mut self, parts: DestinationParts<'_>) -> Arc<Destination> {
-        let make = || Arc::new(parts.to_destination());
-        Arc::clone(self.destinations.get_or_insert(hash(&parts), |known| parts.is(known), make))
+    /// The destination of `parts`; `rename` applies the operator's aliases when it is new.
+    pub(super) fn destination(
+        &mut self,
+        parts: DestinationParts<'_>,
+        rename: impl FnOnce(&Destination) -> Option<Destination>,
+    ) -> Arc<Destination> {
+        let make = || {
+            let raw = Arc::new(parts.to_destination());
+            KnownDestination { named: rename(&raw).map_or_else(|| Arc::clone(&raw), Arc::new), raw }
+        };
+        Arc::clone(&self.destinations.get_or_insert(hash(&parts), |known| parts.is(&known.raw), make).named)
     }
 
-    /// Forgets identities, after the operator's rules changed.
-    pub(super) fn forget_identities(&mut self) {
+    /// Forgets what depends on the operator's rules, after they changed.
+    pub(super) fn forget_names(&mut self) {
         self.identities.entries.clear();
+        self.destinations.entries.clear();
     }
 }
 

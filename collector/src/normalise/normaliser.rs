@@ -13,7 +13,7 @@ use windrose_proto::span::{Span, StatusCode};
 
 use super::attrs::{Key, View};
 use super::cluster::ClusterSide;
-use super::destination::{DestinationParts, destination};
+use super::destination::destination;
 use super::host::host_of;
 use super::identity::identity;
 use super::intern::{Interner, KnownIdentity};
@@ -55,7 +55,7 @@ impl Normaliser {
     /// Uses other overrides from the next span on.
     pub fn set_overrides(&mut self, overrides: Overrides) {
         self.overrides = Arc::new(overrides);
-        self.interner.forget_identities();
+        self.interner.forget_names();
     }
 
     /// The normalised span. Total: every span gives one, if only with unknowns.
@@ -77,8 +77,8 @@ impl Normaliser {
         });
         let identity = Arc::clone(&known.identity);
         let (role, role_rule) = role(&reading, proxy_kind, &identity.service, identity.ip, known.role);
-        let destination =
-            destination(&reading, proxy_kind, vantage).map(|parts| renamed_destination(interner, overrides, parts));
+        let destination = destination(&reading, proxy_kind, vantage)
+            .map(|parts| interner.destination(parts, |raw| renamed(raw, overrides)));
         let protocol = protocol(view);
         let (peer_ip, peer_port) = peer(&reading, vantage);
 
@@ -129,25 +129,11 @@ impl Normaliser {
 }
 
 /// Aliases also apply to how callers name a node, or an aliased node would be two.
-fn renamed_destination(
-    interner: &mut Interner,
-    overrides: &Overrides,
-    parts: DestinationParts<'_>,
-) -> Arc<Destination> {
-    let destination = interner.destination(parts);
-    if overrides.aliases.is_empty() {
-        return destination;
-    }
-    let named = Identity {
-        service: destination.service.clone(),
-        namespace: destination.namespace.clone(),
-        ..Identity::default()
-    };
+fn renamed(raw: &Destination, overrides: &Overrides) -> Option<Destination> {
+    let named = Identity { service: raw.service.clone(), namespace: raw.namespace.clone(), ..Identity::default() };
     let renamed = overrides.rename(named);
-    if renamed.service == destination.service && renamed.namespace == destination.namespace {
-        return destination;
-    }
-    Arc::new(Destination { service: renamed.service, namespace: renamed.namespace, ..(*destination).clone() })
+    let is_same = renamed.service == raw.service && renamed.namespace == raw.namespace;
+    (!is_same).then(|| Destination { service: renamed.service, namespace: renamed.namespace, ..raw.clone() })
 }
 
 /// The host the client asked for, without port.

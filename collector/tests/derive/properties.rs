@@ -159,8 +159,6 @@ fn derived(spans: &[Arc<NormalSpan>]) -> Derived {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
-
     #[test]
     fn neither_order_nor_duplicates_matter(
         (spans, shuffled) in prop::collection::vec(generated(), 1..30).prop_flat_map(|spans| {
