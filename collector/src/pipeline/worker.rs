@@ -147,9 +147,11 @@ impl Worker {
 /// What a record read back from the files holds; `None` for records that are not for the join.
 fn decode_again(kind: RecordKind, payload: Bytes, arrival: UnixNanos) -> Result<Option<Batch>, ReplayError> {
     match kind {
-        RecordKind::OtlpTracesProtobuf | RecordKind::OtlpTracesJson | RecordKind::ZipkinJson => {
-            Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans)))
-        }
+        RecordKind::OtlpTracesProtobuf
+        | RecordKind::OtlpTracesJson
+        | RecordKind::ZipkinJson
+        | RecordKind::ZipkinProtobuf
+        | RecordKind::SkywalkingJson => Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans))),
         RecordKind::CounterDeltas => Ok(Some(Batch::Counters(CounterBatch::decode(payload)?))),
         RecordKind::SealIntent => Ok(None),
         RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf => Err(ReplayError::Kind),

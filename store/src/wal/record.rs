@@ -25,11 +25,15 @@ pub enum RecordKind {
     OtlpLogsProtobuf = 6,
     /// `ExportMetricsServiceRequest`, protobuf.
     OtlpMetricsProtobuf = 7,
+    /// A Zipkin `ListOfSpans`, protobuf.
+    ZipkinProtobuf = 8,
+    /// A list of SkyWalking segments.
+    SkywalkingJson = 9,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::OtlpTracesProtobuf,
         Self::OtlpTracesJson,
         Self::ZipkinJson,
@@ -37,6 +41,8 @@ impl RecordKind {
         Self::SealIntent,
         Self::OtlpLogsProtobuf,
         Self::OtlpMetricsProtobuf,
+        Self::ZipkinProtobuf,
+        Self::SkywalkingJson,
     ];
 
     /// The kind with this number on disk.
