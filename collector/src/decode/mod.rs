@@ -7,7 +7,9 @@
 //! | `json.rs` | bounded pull reader for JSON |
 //! | `otlp_protobuf.rs` | OTLP `ExportTraceServiceRequest`, zero-copy |
 //! | `otlp_json.rs` | the same in JSON, as senders really write it |
-//! | `zipkin_json.rs` | Zipkin v2 span lists |
+//! | `zipkin.rs` | where each part of a Zipkin span goes |
+//! | `zipkin_json.rs`, `zipkin_protobuf.rs` | Zipkin v2 span lists in both forms |
+//! | `skywalking_json.rs` | SkyWalking segments |
 //! | `sink.rs` | what every decoder feeds: checks of a finished span, limits, rejections |
 //! | `text.rs` | bytes of a body as text: lossy where not UTF-8, cut where too long |
 //!
@@ -29,17 +31,22 @@ mod otlp_json;
 mod otlp_protobuf;
 mod rejections;
 mod sink;
+mod skywalking_json;
 #[cfg(test)]
 mod tests;
 mod text;
 mod wire;
+mod zipkin;
 mod zipkin_json;
+mod zipkin_protobuf;
 
 pub use compression::{ContentEncoding, decompress};
 pub use otlp_json::decode_otlp_json;
 pub use otlp_protobuf::decode_otlp_protobuf;
 pub use rejections::Rejections;
+pub use skywalking_json::decode_skywalking_json;
 pub use zipkin_json::decode_zipkin_json;
+pub use zipkin_protobuf::decode_zipkin_protobuf;
 
 /// What a body holds once it is decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,11 +54,14 @@ pub enum BodyFormat {
     OtlpProtobuf,
     OtlpJson,
     ZipkinJson,
+    ZipkinProtobuf,
+    SkywalkingJson,
 }
 
 impl BodyFormat {
     /// Every format, in the order of [`Self::code`].
-    pub const ALL: [Self; 3] = [Self::OtlpProtobuf, Self::OtlpJson, Self::ZipkinJson];
+    pub const ALL: [Self; 5] =
+        [Self::OtlpProtobuf, Self::OtlpJson, Self::ZipkinJson, Self::ZipkinProtobuf, Self::SkywalkingJson];
 
     /// A stable number for logs on disk.
     #[must_use]
@@ -113,5 +123,7 @@ pub fn decode(
         BodyFormat::OtlpProtobuf => decode_otlp_protobuf(&content, origin),
         BodyFormat::OtlpJson => decode_otlp_json(&content, origin),
         BodyFormat::ZipkinJson => decode_zipkin_json(&content, origin),
+        BodyFormat::ZipkinProtobuf => decode_zipkin_protobuf(&content, origin),
+        BodyFormat::SkywalkingJson => decode_skywalking_json(&content, origin),
     }
 }

@@ -1,30 +1,22 @@
-//! Zipkin v2 JSON: a list of spans, or one alone.
+//! Zipkin v2 JSON: a list of spans, or one alone. `zipkin.rs` says where each part goes.
 //!
-//! | Zipkin | Span |
-//! |---|---|
-//! | `timestamp`, `duration` (µs) | `start`, `end`; without a timestamp the first annotation counts |
-//! | `localEndpoint` | resource `service.name`, `host.ip` |
-//! | `remoteEndpoint` | `zipkin.remote.name`, `zipkin.remote.ip`, `zipkin.remote.port` |
-//! | `tags` | attributes, all text; `error` also makes the status an error |
-//! | `annotations` | events |
-//! | `shared` | `shared` |
-//! | `debug` | `zipkin.debug` |
+//! A span that cannot be read is refused alone; a document that is not JSON is refused as a whole.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use windrose_proto::attributes::{Attributes, KeyValue, Value};
+use windrose_proto::attributes::KeyValue;
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::SpanKind;
 use windrose_proto::reject::RejectReason;
-use windrose_proto::span::{Event, Resource, Scope, StatusCode};
+use windrose_proto::span::{Event, Scope};
 use windrose_proto::time::UnixNanos;
 use windrose_proto::{Text, limits};
 
 use super::json::{JsonError, Kind, Reader, ShapeError, SyntaxError};
 use super::sink::{Draft, OverBudget, Refusal, Sink, SpanKindOrDefault};
 use super::text::{Source, cut};
+use super::zipkin::{Endpoint, Extras, Resources, add_tag, annotation, finish};
 use super::{DecodeError, Decoded, Origin};
 
 #[cfg(test)]
@@ -38,7 +30,7 @@ pub fn decode_zipkin_json(body: &Bytes, origin: Origin) -> Result<Decoded, Decod
     let mut walker = Walker {
         reader: Reader::new(Source::new(body)),
         sink: Sink::new(origin),
-        resources: HashMap::new(),
+        resources: Resources::default(),
         scope: Arc::new(Scope::default()),
     };
     walker
@@ -84,19 +76,10 @@ impl Fault {
 /// Longest spelling of an unreadable id quoted back to the sender.
 const QUOTED_MAX_BYTES: usize = 64;
 
-/// An `Endpoint`: who a span is by, or about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Endpoint {
-    service: Text,
-    ip: Text,
-    port: u16,
-}
-
 struct Walker<'a> {
     reader: Reader<'a>,
     sink: Sink,
-    /// One resource per endpoint of the request.
-    resources: HashMap<Endpoint, Arc<Resource>>,
+    resources: Resources,
     scope: Arc<Scope>,
 }
 
@@ -129,15 +112,14 @@ impl Walker<'_> {
                 Err(refusal)
             }
         };
-        let resource = self.resource(local);
+        let resource = self.resources.of(local);
         self.sink.take(read, &resource, &self.scope);
         Ok(())
     }
 
     fn span(&mut self, local: &mut Endpoint) -> Result<Draft, Fault> {
         let mut draft = Draft::default();
-        let mut duration_nanos = 0;
-        let mut remote = Endpoint::default();
+        let mut extras = Extras::default();
         let mut object = self.reader.object()?;
         while let Some(name) = self.reader.next_member(&mut object)? {
             match name.content().as_ref() {
@@ -147,26 +129,17 @@ impl Walker<'_> {
                 b"name" => draft.name = self.reader.lenient_text(limits::NAME_MAX_BYTES)?,
                 b"kind" => draft.kind = SpanKindOrDefault(self.kind()?),
                 b"timestamp" => draft.start = UnixNanos(self.micros()?),
-                b"duration" => duration_nanos = self.micros()?,
+                b"duration" => extras.duration_nanos = self.micros()?,
                 b"localEndpoint" => *local = self.endpoint()?,
-                b"remoteEndpoint" => remote = self.endpoint()?,
+                b"remoteEndpoint" => extras.remote = self.endpoint()?,
                 b"tags" => self.tags(&mut draft)?,
                 b"annotations" => self.annotations(&mut draft)?,
                 b"shared" => draft.shared = self.reader.lenient_bool()?,
-                b"debug" => {
-                    if self.reader.lenient_bool()? {
-                        draft.push_static("zipkin.debug", Value::Bool(true));
-                    }
-                }
+                b"debug" => extras.is_debug = self.reader.lenient_bool()?,
                 _ => self.reader.skip()?,
             }
         }
-        add_remote(&mut draft, remote);
-        if draft.start == UnixNanos::ZERO {
-            // A span whose start was reported elsewhere still has the times of what happened in it.
-            draft.start = draft.events.iter().map(|event| event.time).min().unwrap_or_default();
-        }
-        draft.end = UnixNanos(draft.start.0.saturating_add(duration_nanos));
+        finish(&mut draft, extras);
         Ok(draft)
     }
 
@@ -214,13 +187,7 @@ impl Walker<'_> {
             self.sink.budget.charge_one::<KeyValue>()?;
             let key = name.text(self.reader.source, limits::NAME_MAX_BYTES);
             let value = self.tag_value()?;
-            if &*key == "error" {
-                draft.status = StatusCode::Error;
-                if !matches!(&*value, "" | "true") {
-                    draft.status_message = value.clone();
-                }
-            }
-            draft.push(KeyValue { key, value: Value::Str(value) });
+            add_tag(draft, key, value);
         }
         Ok(())
     }
@@ -243,48 +210,17 @@ impl Walker<'_> {
         let mut list = self.reader.array()?;
         while self.reader.next_item(&mut list)? {
             self.sink.budget.charge_one::<Event>()?;
-            let mut event = Event {
-                time: UnixNanos::ZERO,
-                name: Text::new(),
-                attributes: Attributes::default(),
-                dropped_attributes_count: 0,
-            };
+            let (mut time, mut value) = (UnixNanos::ZERO, Text::new());
             let mut object = self.reader.object()?;
             while let Some(name) = self.reader.next_member(&mut object)? {
                 match name.content().as_ref() {
-                    b"timestamp" => event.time = UnixNanos(self.micros()?),
-                    b"value" => event.name = self.reader.lenient_text(limits::NAME_MAX_BYTES)?,
+                    b"timestamp" => time = UnixNanos(self.micros()?),
+                    b"value" => value = self.reader.lenient_text(limits::NAME_MAX_BYTES)?,
                     _ => self.reader.skip()?,
                 }
             }
-            draft.events.push(event);
+            draft.events.push(annotation(time, value));
         }
         Ok(())
-    }
-
-    fn resource(&mut self, local: Endpoint) -> Arc<Resource> {
-        let resource = self.resources.entry(local).or_insert_with_key(|local| {
-            let mut attributes = Attributes::default();
-            if !local.service.is_empty() {
-                attributes.push(Text::from_static("service.name"), Value::Str(local.service.clone()));
-            }
-            if !local.ip.is_empty() {
-                attributes.push(Text::from_static("host.ip"), Value::Str(local.ip.clone()));
-            }
-            Arc::new(Resource { attributes, ..Resource::default() })
-        });
-        Arc::clone(resource)
-    }
-}
-
-fn add_remote(draft: &mut Draft, remote: Endpoint) {
-    if !remote.service.is_empty() {
-        draft.push_static("zipkin.remote.name", Value::Str(remote.service));
-    }
-    if !remote.ip.is_empty() {
-        draft.push_static("zipkin.remote.ip", Value::Str(remote.ip));
-    }
-    if remote.port != 0 {
-        draft.push_static("zipkin.remote.port", Value::Int(i64::from(remote.port)));
     }
 }

@@ -47,6 +47,8 @@ pub(super) fn record_of(submission: &Submission) -> Record {
         BodyFormat::OtlpProtobuf => RecordKind::OtlpTracesProtobuf,
         BodyFormat::OtlpJson => RecordKind::OtlpTracesJson,
         BodyFormat::ZipkinJson => RecordKind::ZipkinJson,
+        BodyFormat::ZipkinProtobuf => RecordKind::ZipkinProtobuf,
+        BodyFormat::SkywalkingJson => RecordKind::SkywalkingJson,
     };
     let encoding = match submission.encoding {
         ContentEncoding::Gzip => LogEncoding::Gzip,

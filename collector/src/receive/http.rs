@@ -156,7 +156,8 @@ pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Bod
     with_type(status, HeaderValue::from_static("text/plain; charset=utf-8"), text.into().into_bytes())
 }
 
-fn with_type(status: StatusCode, media_type: HeaderValue, body: Vec<u8>) -> Response<Body> {
+/// An answer with a body of the given type.
+pub(super) fn with_type(status: StatusCode, media_type: HeaderValue, body: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, media_type);

@@ -1,4 +1,4 @@
-//! Spans pushed to us: OTLP/gRPC, OTLP/HTTP and Zipkin.
+//! Spans pushed to us: OTLP/gRPC, OTLP/HTTP, Zipkin and SkyWalking.
 //!
 //! | file | what |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `grpc.rs` | OTLP/gRPC, framed by hand so that the body stays the sender's bytes |
 //! | `http.rs` | OTLP/HTTP |
 //! | `zipkin.rs` | Zipkin over HTTP |
+//! | `skywalking.rs` | SkyWalking over HTTP |
 //! | `accept.rs` | the way of every request: read, decode, hand on, count |
 //! | `admission.rs`, `body.rs` | caps on size, time and memory of all requests together |
 //! | `failure.rs`, `rpc_status.rs` | refusals, and the messages answers are made of |
@@ -31,6 +32,7 @@ mod grpc;
 mod http;
 mod intake;
 mod rpc_status;
+mod skywalking;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -104,9 +106,9 @@ impl<I: Intake> Receiver<I> {
         grpc::router(Arc::clone(self))
     }
 
-    /// OTLP/HTTP, usually on port 4318.
+    /// OTLP/HTTP, and SkyWalking's paths beside it, usually on port 4318.
     pub fn otlp_http_router(self: &Arc<Self>) -> axum::Router {
-        http::router(Arc::clone(self))
+        http::router(Arc::clone(self)).merge(skywalking::router(Arc::clone(self)))
     }
 
     /// Zipkin, usually on port 9411.

@@ -540,10 +540,16 @@ async fn zipkin_success_is_exactly_202_and_empty() {
         let [submission] = app.taken().try_into().unwrap();
         assert_eq!((submission.format, submission.decoded.spans.len()), (BodyFormat::ZipkinJson, 1));
     }
+    let mut span = vec![0x0a, 1, 7, 0x1a, 1, 8, 0x31];
+    span.extend(5u64.to_le_bytes());
+    let list = [&[0x0a, span.len() as u8][..], &span].concat();
+    let answer = send("POST", app.zipkin, "/api/v2/spans", &[PROTOBUF], whole(list)).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::ACCEPTED, ""));
+    assert_eq!(app.taken()[0].decoded.spans[0].trace_id.low64(), 7);
     let answer = send("POST", app.zipkin, "/api/v2/spans", &[JSON], whole("[]")).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     let stats = app.receiver.stats().protocol(IngestProtocol::Zipkin);
-    assert_eq!((stats.spans(), stats.rejected_spans(RejectReason::BadTraceId)), (4, 1));
+    assert_eq!((stats.spans(), stats.rejected_spans(RejectReason::BadTraceId)), (5, 1));
 }
 
 #[tokio::test]
@@ -567,6 +573,33 @@ async fn zipkin_refuses_with_status_and_cause() {
     app.refuse(IntakeError::DiskFull { retry_after: Duration::from_secs(7) });
     let answer = send("POST", app.zipkin, "/api/v2/spans", &[JSON], whole(GOOD_ZIPKIN)).await;
     assert_eq!((answer.status.as_u16(), &answer.headers["retry-after"]), (503, &"7".parse().unwrap()));
+}
+
+// SkyWalking.
+
+const GOOD_SEGMENT: &str =
+    r#"{"traceId":"t","traceSegmentId":"s","service":"APISIX","spans":[{"spanId":0,"startTime":1,"endTime":2}]}"#;
+
+#[tokio::test]
+async fn skywalking_takes_segments() {
+    let app = App::start().await;
+    for (path, body, status, spans) in [
+        ("/v3/segments", format!("[{GOOD_SEGMENT}]"), 200, 1),
+        ("/v3/segment", GOOD_SEGMENT.to_owned(), 200, 1),
+        ("/v3/segments", "[]".to_owned(), 200, 0),
+        ("/v3/segments", r#"[{"spans":[{}]}]"#.to_owned(), 400, 0),
+        ("/v3/segments", "[{".to_owned(), 400, 0),
+        ("/v3/management/keepAlive", "{}".to_owned(), 200, 0),
+        ("/v3/management/reportProperties", "{}".to_owned(), 200, 0),
+    ] {
+        let answer = send("POST", app.http, path, &[], whole(body.clone())).await;
+        assert_eq!(answer.status.as_u16(), status, "{path} {body}: {}", answer.text());
+        let taken: usize = app.taken().iter().map(|submission| submission.decoded.spans.len()).sum();
+        assert_eq!(taken, spans);
+    }
+    let answer = send("GET", app.http, "/v3/segments", &[], whole("")).await;
+    assert_eq!((answer.status.as_u16(), &answer.headers["allow"]), (405, &"POST".parse().unwrap()));
+    assert_eq!(app.receiver.stats().protocol(IngestProtocol::Skywalking).spans(), 2);
 }
 
 #[tokio::test]

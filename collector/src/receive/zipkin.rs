@@ -56,9 +56,10 @@ fn prepare(
     let format = match media_type(headers).as_deref() {
         // Zipkin itself takes everything for JSON that does not say otherwise, and senders rely on it.
         None | Some("application/json" | "text/plain" | "application/x-www-form-urlencoded") => BodyFormat::ZipkinJson,
+        Some("application/x-protobuf" | "application/protobuf") => BodyFormat::ZipkinProtobuf,
         Some(other) => {
             return Err(Failure::unsupported(format!(
-                "content-type {other:?} is not understood: use application/json"
+                "content-type {other:?} is not understood: use application/json or application/x-protobuf"
             )));
         }
     };
