@@ -33,8 +33,8 @@ mod window;
 use std::cell::{Cell, RefCell};
 
 use crate::annotations::Annotations;
-use crate::ast::{Expr, ValueType};
-use crate::labels::Labels;
+use crate::ast::{Expr, StringLiteral, ValueType};
+use crate::labels::{Labels, is_legacy_label_name};
 use crate::parse::{ParseError, ParseOptions, parse_expr};
 use crate::storage::{Storage, StorageError};
 use crate::value::{QueryResult, Sample, Series};
@@ -75,6 +75,9 @@ pub struct Engine {
     pub default_subquery_step: i64,
     /// Whether metric names are dropped at the end rather than by each operation.
     pub delayed_name_removal: bool,
+    /// Whether functions may only create label names that need no quotes, as before UTF-8 names
+    /// (`metric_name_validation_scheme: legacy`).
+    pub legacy_label_names: bool,
     /// Whether counters are taken to be reset when a sample says that its count began after the one before.
     pub use_start_timestamps: bool,
     /// What the parser accepts.
@@ -90,6 +93,7 @@ impl Default for Engine {
             lookback: 300_000,
             default_subquery_step: 60_000,
             delayed_name_removal: false,
+            legacy_label_names: false,
             use_start_timestamps: false,
             parse: ParseOptions::default(),
             limits: Limits::default(),
@@ -111,6 +115,18 @@ pub enum QueryKind {
         /// Distance, more than zero.
         step: i64,
     },
+}
+
+impl QueryKind {
+    fn within_bounds(self) -> Self {
+        let bound = |time: i64| time.clamp(-MAX_TIME, MAX_TIME);
+        match self {
+            Self::Instant(time) => Self::Instant(bound(time)),
+            Self::Range { start, end, step } => {
+                Self::Range { start: bound(start), end: bound(end), step: step.min(MAX_TIME) }
+            }
+        }
+    }
 }
 
 /// Settings of one query.
@@ -162,6 +178,10 @@ pub(crate) type Evaluated<T> = Result<T, EvalError>;
 pub(crate) fn execution<T>(message: impl Into<String>) -> Evaluated<T> {
     Err(EvalError::Execution(message.into()))
 }
+
+/// Evaluation times are kept within this many milliseconds of 1970, some 285,000 years: no sum of offsets, ranges and
+/// steps on top can overflow, and nothing was measured then.
+const MAX_TIME: i64 = 1 << 53;
 
 /// The message for two series that became one.
 const SAME_LABELSET: &str = "vector cannot contain metrics with the same labelset";
@@ -218,6 +238,7 @@ impl Engine {
         options: &QueryOptions<'_>,
     ) -> Result<Evaluation, EvalError> {
         let value_type = expr.value_type();
+        let kind = kind.within_bounds();
         let grid = self.grid(kind, value_type)?;
         let is_range = matches!(kind, QueryKind::Range { .. });
         let query_step = if is_range { grid.step } else { 0 };
@@ -354,6 +375,12 @@ impl Evaluator<'_> {
                 Ok(QueryResult::Vector(samples.collect(), grid.start))
             }
         }
+    }
+
+    /// Whether a function may create this label.
+    fn accepts_label_name(&self, literal: &StringLiteral) -> bool {
+        let legacy = !self.engine.legacy_label_names || is_legacy_label_name(&literal.value);
+        !literal.value.is_empty() && literal.invalid_utf8.is_none() && legacy
     }
 
     fn interrupted(&self) -> Evaluated<()> {

@@ -18,8 +18,12 @@ use crate::lex::{Keyword, Token, TokenKind, lex};
 use crate::matcher::{MatchOp, Matcher};
 use crate::number::quote;
 
-/// Expressions deeper than this are refused: the evaluator recurses, and a query is never this deep by hand.
-const MAX_DEPTH: usize = 200;
+/// Expressions nested deeper than this are refused: parser and evaluator recurse, and must do with a stack of 2 MiB.
+const MAX_NESTING: usize = 150;
+
+/// Trees higher than this are refused. Each operator of a chain like `a + b + c` is a level too, because the tree
+/// leans to the left; only the evaluator recurses over those.
+const MAX_HEIGHT: usize = 300;
 
 /// A query longer than this is refused before any work is done on it.
 const MAX_QUERY_BYTES: usize = 1 << 20;
@@ -102,7 +106,7 @@ fn parse_with<T>(
     if input.len() > MAX_QUERY_BYTES {
         return Err(ParseError { line: 1, column: 1, message: "query is too long".to_owned() });
     }
-    let mut parser = Parser { input, options, tokens: lex(input), index: 0, depth: 0 };
+    let mut parser = Parser { input, options, tokens: lex(input), index: 0, nesting: 0, height: 0 };
     body(&mut parser).map_err(|fault| {
         let (line, column) = line_column(input, fault.start);
         ParseError { line, column, message: fault.message }
@@ -121,7 +125,8 @@ struct Parser<'a> {
     options: ParseOptions,
     tokens: Vec<Token>,
     index: usize,
-    depth: usize,
+    nesting: usize,
+    height: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -193,15 +198,14 @@ impl<'a> Parser<'a> {
 
     /// Parses operators that bind at least as tightly as `min_precedence`.
     fn expression(&mut self, min_precedence: u8) -> Parsed<Expr> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return fault(self.peek().span, "expression is nested too deeply");
-        }
+        let height = self.height;
+        self.nest()?;
         let mut lhs = self.prefix()?;
         while let TokenKind::Op(op) = self.peek().kind {
             if op.precedence() < min_precedence {
                 break;
             }
+            self.climb()?;
             self.advance();
             let (return_bool, matching) = self.binary_modifiers()?;
             let next = if op == BinaryOp::Pow { op.precedence() } else { op.precedence() + 1 };
@@ -211,8 +215,27 @@ impl<'a> Parser<'a> {
             }
             lhs = Expr::Binary(Box::new(Binary { op, lhs, rhs, matching: Some(matching), return_bool }));
         }
-        self.depth -= 1;
+        self.height = height;
+        self.nesting -= 1;
         Ok(lhs)
+    }
+
+    /// Enters a nested expression.
+    fn nest(&mut self) -> Parsed<()> {
+        self.nesting += 1;
+        if self.nesting > MAX_NESTING {
+            return fault(self.peek().span, "expression is nested too deeply");
+        }
+        self.climb()
+    }
+
+    /// Makes the tree one level higher.
+    fn climb(&mut self) -> Parsed<()> {
+        self.height += 1;
+        if self.height > MAX_HEIGHT {
+            return fault(self.peek().span, "expression has too many operators in a row");
+        }
+        Ok(())
     }
 
     /// A sign binds like multiplication: `-a^b` is `-(a^b)`.

@@ -112,7 +112,7 @@ impl Evaluator<'_> {
     pub(super) fn stream_count_values(&self, node: &Aggregate, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {
         let Some(param) = &node.param else { return execution("aggregation parameter is missing") };
         let label = super::label_functions::literal(param)?;
-        if label.value.is_empty() || label.invalid_utf8.is_some() {
+        if !self.accepts_label_name(label) {
             return execution(format!("invalid label name {}", label.quoted()));
         }
         let mut grouping = node.grouping.clone();

@@ -12,7 +12,7 @@ impl Evaluator<'_> {
         let Ok(regex) = compile_anchored(&pattern.value) else {
             return execution(format!("invalid regular expression in label_replace(): {}", pattern.value));
         };
-        check_label_name(target, "destination", "label_replace")?;
+        self.check_label_name(target, "destination", "label_replace")?;
         let mut rows = Vec::new();
         self.stream(&call.args[0], grid, &mut |mut row| {
             if let Some(captures) = regex.captures(row.labels.get(&source.value)) {
@@ -37,9 +37,9 @@ impl Evaluator<'_> {
         let [target, separator] = literals(call)?;
         let sources: Vec<&StringLiteral> = call.args[3..].iter().map(literal).collect::<Evaluated<_>>()?;
         for source in &sources {
-            check_label_name(source, "source", "label_join")?;
+            self.check_label_name(source, "source", "label_join")?;
         }
-        check_label_name(target, "destination", "label_join")?;
+        self.check_label_name(target, "destination", "label_join")?;
         let mut rows = Vec::new();
         self.stream(&call.args[0], grid, &mut |mut row| {
             let values: Vec<&str> = sources.iter().map(|source| row.labels.get(&source.value)).collect();
@@ -58,6 +58,15 @@ impl Evaluator<'_> {
     }
 }
 
+impl Evaluator<'_> {
+    fn check_label_name(&self, literal: &StringLiteral, role: &str, function: &str) -> Evaluated<()> {
+        if self.accepts_label_name(literal) {
+            return Ok(());
+        }
+        execution(format!("invalid {role} label name in {function}(): {}", literal.value))
+    }
+}
+
 /// The string arguments after the vector.
 fn literals<const N: usize>(call: &Call) -> Evaluated<[&StringLiteral; N]> {
     let found: Vec<&StringLiteral> = call.args[1..=N].iter().map(literal).collect::<Evaluated<_>>()?;
@@ -69,11 +78,4 @@ pub(super) fn literal(expr: &Expr) -> Evaluated<&StringLiteral> {
         Expr::String(literal) => Ok(literal),
         _ => execution("expected a string literal"),
     }
-}
-
-fn check_label_name(literal: &StringLiteral, role: &str, function: &str) -> Evaluated<()> {
-    if literal.value.is_empty() || literal.invalid_utf8.is_some() {
-        return execution(format!("invalid {role} label name in {function}(): {}", literal.value));
-    }
-    Ok(())
 }

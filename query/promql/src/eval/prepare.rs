@@ -1,7 +1,7 @@
 //! Settles everything that depends on the query but not on data: duration expressions, `@ start()` and `@ end()`;
 //! and tells which parts have the same value at every step.
 
-use super::{EvalError, Evaluated, execution};
+use super::{EvalError, Evaluated, MAX_TIME, execution};
 use crate::ast::{At, BinaryOp, Duration, DurationExpr, Expr, VectorSelector};
 use crate::duration::from_seconds;
 
@@ -61,7 +61,8 @@ impl Preparation {
         *at = match *at {
             Some(At::Start) => Some(At::Timestamp(self.start)),
             Some(At::End) => Some(At::Timestamp(self.end)),
-            other => other,
+            Some(At::Timestamp(time)) => Some(At::Timestamp(time.clamp(-MAX_TIME, MAX_TIME))),
+            None => None,
         };
     }
 

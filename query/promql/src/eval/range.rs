@@ -18,6 +18,72 @@ use crate::value::Sample;
 const ANCHORED_FUNCTIONS: [&str; 5] = ["changes", "delta", "increase", "rate", "resets"];
 const SMOOTHED_FUNCTIONS: [&str; 3] = ["delta", "increase", "rate"];
 
+/// The functions, resolved once per call.
+#[derive(Clone, Copy, Debug)]
+enum RangeFunction {
+    Rate(RateKind),
+    InstantRate(RateKind),
+    Count,
+    Present,
+    Edge { is_first: bool, is_time: bool },
+    Sum,
+    Average,
+    Changes,
+    Resets,
+    Float(FloatFunction),
+}
+
+/// Those that only look at floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FloatFunction {
+    Min,
+    Max,
+    TimeOfMin,
+    TimeOfMax,
+    Deviation,
+    Variance,
+    MedianDeviation,
+    Quantile,
+    Derivative,
+    Predict,
+    Smooth,
+}
+
+impl RangeFunction {
+    fn find(name: &str, extension: Extension) -> Option<Self> {
+        let rate = |is_counter: bool, is_rate: bool| RateKind { is_counter, is_rate, extension };
+        Some(match name {
+            "rate" => Self::Rate(rate(true, true)),
+            "increase" => Self::Rate(rate(true, false)),
+            "delta" => Self::Rate(rate(false, false)),
+            "irate" => Self::InstantRate(rate(true, true)),
+            "idelta" => Self::InstantRate(rate(false, false)),
+            "count_over_time" => Self::Count,
+            "present_over_time" => Self::Present,
+            "first_over_time" => Self::Edge { is_first: true, is_time: false },
+            "last_over_time" => Self::Edge { is_first: false, is_time: false },
+            "ts_of_first_over_time" => Self::Edge { is_first: true, is_time: true },
+            "ts_of_last_over_time" => Self::Edge { is_first: false, is_time: true },
+            "sum_over_time" => Self::Sum,
+            "avg_over_time" => Self::Average,
+            "changes" => Self::Changes,
+            "resets" => Self::Resets,
+            "min_over_time" => Self::Float(FloatFunction::Min),
+            "max_over_time" => Self::Float(FloatFunction::Max),
+            "ts_of_min_over_time" => Self::Float(FloatFunction::TimeOfMin),
+            "ts_of_max_over_time" => Self::Float(FloatFunction::TimeOfMax),
+            "stddev_over_time" => Self::Float(FloatFunction::Deviation),
+            "stdvar_over_time" => Self::Float(FloatFunction::Variance),
+            "mad_over_time" => Self::Float(FloatFunction::MedianDeviation),
+            "quantile_over_time" => Self::Float(FloatFunction::Quantile),
+            "deriv" => Self::Float(FloatFunction::Derivative),
+            "predict_linear" => Self::Float(FloatFunction::Predict),
+            "double_exponential_smoothing" => Self::Float(FloatFunction::Smooth),
+            _ => return None,
+        })
+    }
+}
+
 /// What a function sees besides the window.
 struct Scope<'c> {
     /// Scalar arguments at this step.
@@ -38,15 +104,18 @@ impl Evaluator<'_> {
         };
         let extension = extension_of(matrix);
         check_extension(name, extension)?;
+        if name == "absent_over_time" {
+            return self.stream_absent_over_time(matrix, grid, sink);
+        }
+        let Some(function) = RangeFunction::find(name, extension) else {
+            return execution(format!("function {name} is not implemented"));
+        };
         let scalars: Vec<Vec<f64>> = call
             .args
             .iter()
             .filter(|arg| arg.value_type() == ValueType::Scalar)
             .map(|arg| self.scalar(arg, grid))
             .collect::<Evaluated<_>>()?;
-        if name == "absent_over_time" {
-            return self.stream_absent_over_time(matrix, grid, sink);
-        }
         let keeps_name = matches!(name, "first_over_time" | "last_over_time");
         let now = self.drops_names_now() && !keeps_name;
         let must_be_unique = now && !names_are_equal(matrix);
@@ -54,9 +123,8 @@ impl Evaluator<'_> {
         let mut resets = Vec::new();
         let mut scalars_now = vec![0.0; scalars.len()];
         let span = call.args[0].span();
-        let rate_kind = rate_kind(name, extension);
         self.for_each_series(matrix, grid, name, &mut |data, windows| {
-            if rate_kind.is_some_and(|kind| kind.is_counter) {
+            if matches!(function, RangeFunction::Rate(RateKind { is_counter: true, .. })) {
                 count_resets(data, &mut resets);
             }
             let metric = data.labels.metric_name();
@@ -70,17 +138,16 @@ impl Evaluator<'_> {
                 }
                 scalars_now.iter_mut().zip(&scalars).for_each(|(now, all)| *now = all[step]);
                 let scope = Scope { scalars: &scalars_now, time: grid.time(step), span, metric, extension };
-                let sample = match rate_kind {
-                    Some(kind) => {
-                        let context =
-                            RateContext { kind, span, metric, resets: &resets, annotations: &self.annotations };
-                        if name.starts_with('i') && name != "increase" {
-                            context.instant_value(&window)
-                        } else {
-                            context.evaluate(&window)
-                        }
+                let sample = match function {
+                    RangeFunction::Rate(kind) => {
+                        RateContext { kind, span, metric, resets: &resets, annotations: &self.annotations }
+                            .evaluate(&window)
                     }
-                    None => self.range_function(name, &window, &scope)?,
+                    RangeFunction::InstantRate(kind) => {
+                        RateContext { kind, span, metric, resets: &resets, annotations: &self.annotations }
+                            .instant_value(&window)
+                    }
+                    function => self.range_function(function, &window, &scope)?,
                 };
                 match sample {
                     None => {}
@@ -111,57 +178,67 @@ impl Evaluator<'_> {
         })
     }
 
-    fn range_function(&self, name: &str, window: &Window<'_>, scope: &Scope<'_>) -> Evaluated<Option<Sample>> {
+    fn range_function(
+        &self,
+        function: RangeFunction,
+        window: &Window<'_>,
+        scope: &Scope<'_>,
+    ) -> Evaluated<Option<Sample>> {
         let float = |value: f64| Ok(Some(Sample::Float(value)));
-        match name {
-            "count_over_time" => float((window.times.len() + window.histograms.len()) as f64),
-            "present_over_time" => float(1.0),
-            "first_over_time" | "last_over_time" | "ts_of_first_over_time" | "ts_of_last_over_time" => {
-                Ok(edge_sample(name, window))
-            }
-            "sum_over_time" | "avg_over_time" => Ok(self.sum_or_average(name == "avg_over_time", window, scope)),
-            "changes" => Ok(count_transitions(window, scope.extension, differs)),
-            "resets" => Ok(count_transitions(window, scope.extension, is_reset)),
-            _ => self.float_function(name, window, scope),
+        match function {
+            RangeFunction::Count => float((window.times.len() + window.histograms.len()) as f64),
+            RangeFunction::Present => float(1.0),
+            RangeFunction::Edge { is_first, is_time } => Ok(edge_sample(is_first, is_time, window)),
+            RangeFunction::Sum => Ok(self.sum_or_average(false, window, scope)),
+            RangeFunction::Average => Ok(self.sum_or_average(true, window, scope)),
+            RangeFunction::Changes => Ok(count_transitions(window, scope.extension, differs)),
+            RangeFunction::Resets => Ok(count_transitions(window, scope.extension, is_reset)),
+            RangeFunction::Float(function) => self.float_function(function, window, scope),
+            RangeFunction::Rate(_) | RangeFunction::InstantRate(_) => execution("rates are evaluated apart"),
         }
     }
 
     /// Functions that look at floats only and say so when histograms were passed over.
-    fn float_function(&self, name: &str, window: &Window<'_>, scope: &Scope<'_>) -> Evaluated<Option<Sample>> {
-        let needs_two = matches!(name, "deriv" | "predict_linear" | "double_exponential_smoothing");
-        if name == "double_exponential_smoothing" {
+    fn float_function(
+        &self,
+        function: FloatFunction,
+        window: &Window<'_>,
+        scope: &Scope<'_>,
+    ) -> Evaluated<Option<Sample>> {
+        use FloatFunction as F;
+        if function == F::Smooth {
             check_factor("smoothing", "sf", scope.scalars[0])?;
             check_factor("trend", "tf", scope.scalars[1])?;
         }
         if window.times.is_empty() {
             return Ok(None);
         }
-        if name == "quantile_over_time" && !(0.0..=1.0).contains(&scope.scalars[0]) {
+        if function == F::Quantile && !(0.0..=1.0).contains(&scope.scalars[0]) {
             self.annotate(|a| a.invalid_quantile(scope.span, scope.scalars[0]));
         }
         if !window.histograms.is_empty() {
             self.annotate(|a| a.histogram_ignored_in_mixed_range(scope.span, scope.metric));
         }
-        if needs_two && window.times.len() < 2 {
+        if matches!(function, F::Derivative | F::Predict | F::Smooth) && window.times.len() < 2 {
             return Ok(None);
         }
         let values = window.values;
-        let value = match name {
-            "min_over_time" => extreme(values, |candidate, best| candidate < best).1,
-            "max_over_time" => extreme(values, |candidate, best| candidate > best).1,
-            "ts_of_min_over_time" => window.times[extreme(values, |a, b| a <= b).0] as f64 / 1000.0,
-            "ts_of_max_over_time" => window.times[extreme(values, |a, b| a >= b).0] as f64 / 1000.0,
-            "stddev_over_time" => variance(values).sqrt(),
-            "stdvar_over_time" => variance(values),
-            "mad_over_time" => median_absolute_deviation(values),
-            "quantile_over_time" => super::quantile::of_values(scope.scalars[0], &mut values.to_vec()),
-            "deriv" => linear_regression(window, window.times[0]).0,
-            "predict_linear" => {
+        let seconds = |index: usize| window.times[index] as f64 / 1000.0;
+        let value = match function {
+            F::Min => extreme(values, |candidate, best| candidate < best).1,
+            F::Max => extreme(values, |candidate, best| candidate > best).1,
+            F::TimeOfMin => seconds(extreme(values, |candidate, best| candidate <= best).0),
+            F::TimeOfMax => seconds(extreme(values, |candidate, best| candidate >= best).0),
+            F::Deviation => variance(values).sqrt(),
+            F::Variance => variance(values),
+            F::MedianDeviation => median_absolute_deviation(values),
+            F::Quantile => super::quantile::of_values(scope.scalars[0], &mut values.to_vec()),
+            F::Derivative => linear_regression(window, window.times[0]).0,
+            F::Predict => {
                 let (slope, intercept) = linear_regression(window, scope.time);
                 slope * scope.scalars[0] + intercept
             }
-            "double_exponential_smoothing" => smooth(values, scope.scalars[0], scope.scalars[1]),
-            _ => return execution(format!("function {name} is not a range function")),
+            F::Smooth => smooth(values, scope.scalars[0], scope.scalars[1]),
         };
         Ok(Some(Sample::Float(value)))
     }
@@ -221,16 +298,6 @@ fn check_extension(name: &str, extension: Extension) -> Evaluated<()> {
     execution(format!("{word} modifier can only be used with: {} - not with {name}", allowed.join(", ")))
 }
 
-fn rate_kind(name: &str, extension: Extension) -> Option<RateKind> {
-    let (is_counter, is_rate) = match name {
-        "rate" | "irate" => (true, true),
-        "increase" => (true, false),
-        "delta" | "idelta" => (false, false),
-        _ => return None,
-    };
-    Some(RateKind { is_counter, is_rate, extension })
-}
-
 fn looks_like_counter(metric: &str) -> bool {
     metric.is_empty() || ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| metric.ends_with(suffix))
 }
@@ -243,8 +310,7 @@ fn check_factor(kind: &str, symbol: &str, factor: f64) -> Evaluated<()> {
     Ok(())
 }
 
-fn edge_sample(name: &str, window: &Window<'_>) -> Option<Sample> {
-    let is_first = name.contains("first");
+fn edge_sample(is_first: bool, is_time: bool, window: &Window<'_>) -> Option<Sample> {
     let pick = |len: usize| if is_first { 0 } else { len - 1 };
     let float = (!window.times.is_empty()).then(|| {
         let index = pick(window.times.len());
@@ -264,7 +330,7 @@ fn edge_sample(name: &str, window: &Window<'_>) -> Option<Sample> {
         }
         (float, histogram) => float.or(histogram)?,
     };
-    Some(if name.starts_with("ts_of") { Sample::Float(time as f64 / 1000.0) } else { sample })
+    Some(if is_time { Sample::Float(time as f64 / 1000.0) } else { sample })
 }
 
 /// Counts neighbours for which `counts` holds, over floats and histograms in time order. With `anchored` the last

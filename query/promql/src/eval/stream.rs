@@ -97,6 +97,7 @@ impl Evaluator<'_> {
             let value = self.scalar_steps(expr, &grid.first_only())?;
             return Ok(vec![value.first().copied().unwrap_or(f64::NAN); grid.count]);
         }
+        self.hold(grid.count)?;
         self.scalar_steps(expr, grid)
     }
 

@@ -41,15 +41,14 @@ impl Parser<'_> {
     }
 
     fn duration_expr(&mut self, min_precedence: u8, context: &str, expected: &str) -> Parsed<DurationExpr> {
-        self.depth += 1;
-        if self.depth > super::MAX_DEPTH {
-            return fault(self.peek().span, "expression is nested too deeply");
-        }
+        let height = self.height;
+        self.nest()?;
         let mut lhs = self.duration_prefix(context, expected)?;
         while let TokenKind::Op(op) = self.peek().kind {
             if op.precedence() < min_precedence || op.precedence() < BinaryOp::Add.precedence() {
                 break;
             }
+            self.climb()?;
             let operator = self.advance();
             let next = if op == BinaryOp::Pow { op.precedence() } else { op.precedence() + 1 };
             let rhs = self.duration_expr(next, context, expected)?;
@@ -59,7 +58,8 @@ impl Parser<'_> {
             }
             lhs = DurationExpr::Binary(op, Box::new(lhs), Box::new(rhs));
         }
-        self.depth -= 1;
+        self.height = height;
+        self.nesting -= 1;
         Ok(lhs)
     }
 

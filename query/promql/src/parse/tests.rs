@@ -96,6 +96,10 @@ fn long_queries_are_split_over_lines() {
 fn nesting_is_bounded() {
     let deep = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
     assert!(parse_expr(&deep, ParseOptions::ALL).unwrap_err().message.contains("too deeply"));
+    let chain = "a + ".repeat(100_000) + "a";
+    assert!(parse_expr(&chain, ParseOptions::ALL).unwrap_err().message.contains("too many operators"));
+    let durations = format!("a[{}1]", "1+".repeat(100_000));
+    assert!(parse_expr(&durations, ParseOptions::ALL).unwrap_err().message.contains("too many operators"));
     let signs = "-".repeat(100_000) + "x";
     assert!(parse_expr(&signs, ParseOptions::ALL).unwrap_err().message.contains("too deeply"));
 }

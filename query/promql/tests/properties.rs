@@ -1,0 +1,268 @@
+//! Properties that hold for every query: an instant query is one step of a range query, the same query gives the same
+//! bytes, and nothing panics, whatever the times.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use windrose_promql::api_json::success_body;
+use windrose_promql::eval::Interrupt;
+use windrose_promql::histogram::FloatHistogram;
+use windrose_promql::labels::Labels;
+use windrose_promql::memory::MemoryStorage;
+use windrose_promql::value::{ABSENT, QueryResult, Sample};
+use windrose_promql::{Engine, EvalError, Limits, ParseOptions, QueryKind, QueryOptions, parse_expr};
+
+/// Counters with gaps, resets, NaN and staleness markers; a classic histogram; native histograms mixed with floats.
+fn storage() -> MemoryStorage {
+    let mut storage = MemoryStorage::new();
+    for pod in 0..4_i64 {
+        let labels = Labels::from_pairs([
+            ("__name__", "c_total"),
+            ("pod", &format!("p{pod}")),
+            ("zone", ["a", "b"][pod as usize % 2]),
+        ]);
+        for index in 0..60_i64 {
+            let value = match (index + pod) % 17 {
+                3 => continue,
+                5 => ABSENT,
+                7 => f64::NAN,
+                _ => ((index * (pod + 1)) % 23) as f64,
+            };
+            storage.append(&labels, index * 10_000 + pod, Sample::Float(value));
+        }
+    }
+    for (bound, factor) in [("0.1", 1.0), ("1", 3.0), ("+Inf", 4.0)] {
+        let labels = Labels::from_pairs([("__name__", "h_bucket"), ("le", bound), ("zone", "a")]);
+        for index in 0..60_i64 {
+            storage.append(&labels, index * 10_000, Sample::Float(index as f64 * factor));
+        }
+    }
+    let labels = Labels::from_pairs([("__name__", "mixed"), ("zone", "b")]);
+    for index in 0..60_i64 {
+        let sample = if index % 7 == 0 {
+            Sample::Float(index as f64)
+        } else {
+            let count = index as f64;
+            Sample::Histogram(Arc::new(FloatHistogram {
+                count: 2.0 * count,
+                sum: count,
+                positive: vec![(0, count), (2, count)],
+                ..FloatHistogram::default()
+            }))
+        };
+        storage.append(&labels, index * 10_000, sample);
+    }
+    storage
+}
+
+fn engine(delayed_name_removal: bool) -> Engine {
+    Engine {
+        delayed_name_removal,
+        parse: ParseOptions::ALL,
+        limits: Limits { max_samples: 200_000, max_steps: 20_000 },
+        ..Engine::default()
+    }
+}
+
+/// Queries built from the grammar; most have the right types.
+fn query() -> impl Strategy<Value = String> {
+    let selector = prop::sample::select(vec![
+        "c_total",
+        "c_total{pod=~\"p[01]\"}",
+        "h_bucket",
+        "mixed",
+        "{zone=\"b\"}",
+        "c_total offset 35s",
+        "c_total @ 200",
+        "mixed smoothed",
+        "absent_metric",
+    ]);
+    let ranged = prop::sample::select(vec![
+        "c_total[1m]",
+        "mixed[2m]",
+        "h_bucket[45s] offset 10s",
+        "c_total[90s] @ end()",
+        "(c_total + 1)[1m:7s]",
+        "rate(c_total[1m])[2m:20s]",
+        "{zone=~\"a|b\"}[30s]",
+    ]);
+    let over_time = prop::sample::select(vec![
+        "rate",
+        "increase",
+        "delta",
+        "irate",
+        "idelta",
+        "changes",
+        "resets",
+        "deriv",
+        "sum_over_time",
+        "avg_over_time",
+        "min_over_time",
+        "max_over_time",
+        "last_over_time",
+        "first_over_time",
+        "count_over_time",
+        "stddev_over_time",
+        "mad_over_time",
+        "absent_over_time",
+        "present_over_time",
+        "ts_of_max_over_time",
+    ])
+    .prop_flat_map(move |function| ranged.clone().prop_map(move |range| format!("{function}({range})")));
+    let leaf = prop_oneof![
+        selector.prop_map(str::to_owned),
+        over_time,
+        prop::sample::select(vec!["1", "NaN", "-0.5", "time()", "vector(2)"]).prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(4, 24, 2, |inner| {
+        let function = prop::sample::select(vec![
+            "abs",
+            "ceil",
+            "-",
+            "sgn",
+            "minute",
+            "timestamp",
+            "absent",
+            "histogram_count",
+            "histogram_avg",
+            "scalar",
+            "round",
+            "exp",
+        ]);
+        let aggregate = prop::sample::select(vec![
+            "sum",
+            "avg",
+            "min",
+            "max",
+            "count",
+            "group",
+            "stddev",
+            "quantile(0.3,",
+            "topk(2,",
+            "bottomk(1,",
+            "limitk(2,",
+            "limit_ratio(0.5,",
+            "count_values(\"v\",",
+        ]);
+        let grouping = prop::sample::select(vec!["", " by (zone)", " without (pod)", " by (le, __name__)"]);
+        let operator = prop::sample::select(vec![
+            "+",
+            "-",
+            "*",
+            "/",
+            "%",
+            "^",
+            "==",
+            "!= bool",
+            "> on (zone) group_left",
+            "+ ignoring (pod, le) group_right",
+            "and",
+            "or",
+            "unless on (zone)",
+            "+ on (zone)",
+            "</",
+            "* fill(0)",
+        ]);
+        prop_oneof![
+            (function, inner.clone()).prop_map(|(function, arg)| format!("{function}({arg})")),
+            (aggregate, grouping, inner.clone()).prop_map(|(aggregate, grouping, arg)| {
+                match aggregate.strip_suffix(',') {
+                    Some(head) => format!("{head}, {arg}){grouping}"),
+                    None => format!("{aggregate}({arg}){grouping}"),
+                }
+            }),
+            (inner.clone(), operator, inner.clone()).prop_map(|(lhs, op, rhs)| format!("({lhs}) {op} ({rhs})")),
+            inner.clone().prop_map(|arg| format!("histogram_quantile(0.9, {arg})")),
+            inner.prop_map(|arg| format!("label_replace({arg}, \"pod\", \"x$1\", \"zone\", \"(.).*\")")),
+        ]
+    })
+}
+
+/// A result as text with its series in label order, so that only contents are compared.
+fn at_time(result: QueryResult, time: i64) -> Vec<String> {
+    let mut lines: Vec<String> = match result {
+        QueryResult::Vector(samples, _) => {
+            samples.into_iter().map(|(labels, sample)| format!("{labels} {sample:?}")).collect()
+        }
+        QueryResult::Matrix(series) => series
+            .into_iter()
+            .filter_map(|series| {
+                let point = series.points.into_iter().find(|point| point.0 == time)?;
+                Some(format!("{} {:?}", series.labels, point.1))
+            })
+            .collect(),
+        QueryResult::Scalar(value, _) => vec![format!("{{}} {:?}", Sample::Float(value))],
+        QueryResult::String(text, _) => vec![text],
+    };
+    lines.sort();
+    lines
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_instant_is_a_step_of_a_range(query in query(), step in 1_i64..40, delayed: bool) {
+        let (storage, engine) = (storage(), engine(delayed));
+        prop_assume!(parse_expr(&query, engine.parse).is_ok() && !query.contains("end()"));
+        let (start, step) = (120_000, step * 1_000);
+        let range = QueryKind::Range { start, end: start + 6 * step, step };
+        let Ok(whole) = engine.query(&storage, &query, range, &QueryOptions::default()) else { return Ok(()) };
+        for index in 0..=6 {
+            let time = start + index * step;
+            let single = engine.query(&storage, &query, QueryKind::Instant(time), &QueryOptions::default());
+            let single = single.map_err(|error| TestCaseError::fail(format!("{query} at {time}: {error}")))?;
+            prop_assert_eq!(at_time(single.result, time), at_time(whole.result.clone(), time), "{} at {}", query, time);
+        }
+    }
+
+    #[test]
+    fn the_same_query_gives_the_same_bytes(query in query(), delayed: bool) {
+        let (storage, engine) = (storage(), engine(delayed));
+        let range = QueryKind::Range { start: 0, end: 600_000, step: 13_000 };
+        let run = || match engine.query(&storage, &query, range, &QueryOptions::default()) {
+            Ok(evaluation) => success_body(&evaluation.result, &evaluation.annotations, &query),
+            Err(error) => error.to_string(),
+        };
+        prop_assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn no_time_makes_it_panic(query in query(), start: i64, end: i64, step: i64) {
+        let (storage, engine) = (storage(), engine(false));
+        for kind in [QueryKind::Instant(start), QueryKind::Range { start, end, step }] {
+            // The outcome does not matter; that there is one does.
+            let outcome = engine.query(&storage, &query, kind, &QueryOptions::default());
+            prop_assert!(outcome.is_ok() || outcome.is_err());
+        }
+    }
+}
+
+#[test]
+fn limits_and_interrupts_end_a_query() {
+    let storage = storage();
+    let small = Engine { limits: Limits { max_samples: 5, ..Limits::default() }, ..engine(false) };
+    let range = QueryKind::Range { start: 0, end: 600_000, step: 1_000 };
+    let error = small.query(&storage, "c_total", range, &QueryOptions::default()).unwrap_err();
+    assert_eq!(error.to_string(), "query processing would load too many samples into memory in query execution");
+    let error = engine(false).query(&storage, "sum_over_time(c_total[1y:1ms])", range, &QueryOptions::default());
+    assert!(matches!(error, Err(EvalError::Execution(_))));
+    let asked = Cell::new(0);
+    let interrupt = || {
+        asked.set(asked.get() + 1);
+        (asked.get() > 3).then_some(Interrupt::Timeout)
+    };
+    let options = QueryOptions { interrupt: Some(&interrupt), ..QueryOptions::default() };
+    let error = engine(false).query(&storage, "sum(c_total)", range, &options).unwrap_err();
+    assert_eq!(error.to_string(), "query timed out in expression evaluation");
+}
+
+#[test]
+fn the_deepest_query_fits_a_small_stack() {
+    let storage = storage();
+    for query in ["c_total + ".repeat(290) + "1", format!("{}c_total{}", "(1 + ".repeat(70), ")".repeat(70))] {
+        let outcome = engine(false).query(&storage, &query, QueryKind::Instant(60_000), &QueryOptions::default());
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+}
