@@ -83,7 +83,7 @@ impl App {
         let options =
             ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
         let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
-        let scraping = Scraping::start(&config.scrape, &pipeline, Arc::clone(&clock), ingest.handle());
+        let scraping = Scraping::start(config, &pipeline, Arc::clone(&clock), ingest.handle());
 
         let stats = [(); 4].map(|()| Arc::new(PortStats::default()));
         let telemetry = Telemetry::new(Sources {

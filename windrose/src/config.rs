@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use windrose_collector::normalise::host::{Cidr, HostRules};
+use windrose_collector::scrape::ScrapeConfig;
 use windrose_collector::normalise::overrides::{Alias, Overrides as JoinOverrides, RoleOverride};
 use windrose_proto::limits::BODY_MAX_BYTES;
 use windrose_proto::model::NodeRole;
@@ -103,7 +104,8 @@ pub struct Config {
     pub query: Query,
     pub tenancy: Tenancy,
     pub log: Log,
-    pub scrape: Scrape,
+    /// `global` and `scrape_configs`, in Prometheus' own shape.
+    pub scrape: ScrapeConfig,
 }
 
 /// Which ports are served.
@@ -163,13 +165,6 @@ pub struct Log {
     /// A level, or directives per module as `tracing` knows them.
     pub level: String,
     pub format: LogFormat,
-}
-
-/// What is scraped, in Prometheus' own shape.
-#[derive(Clone, Debug, Default)]
-pub struct Scrape {
-    /// The file's text when it has `global` or `scrape_configs`; both are read from it.
-    pub yaml: Option<String>,
 }
 
 /// A configuration and where each of its values came from.
@@ -251,7 +246,8 @@ impl Config {
     }
 
     fn read(root: &mut Section<'_>, yaml: &str) -> Self {
-        let config = Self {
+        let scrape = read_scrape(root, yaml);
+        Self {
             data_dir: root.value("data_dir", PathBuf::from(DEFAULT_DATA_DIR)),
             listen: root.section("listen", Listen::read),
             drain_timeout: root.value("drain_timeout", DEFAULT_DRAIN_TIMEOUT),
@@ -263,12 +259,23 @@ impl Config {
                 require_header: section.value("require_header", false),
             }),
             log: root.section("log", Log::read),
-            scrape: Scrape::default(),
-        };
-        let global = root.foreign("global").is_some();
-        let scrapes = root.foreign("scrape_configs").is_some();
-        Self { scrape: Scrape { yaml: (global || scrapes).then(|| yaml.to_owned()) }, ..config }
+            scrape,
+        }
     }
+}
+
+/// The scraper reads its part of the file by itself, in Prometheus' own shape.
+fn read_scrape(root: &mut Section<'_>, yaml: &str) -> ScrapeConfig {
+    let keys = ["global", "scrape_configs"];
+    if keys.map(|key| root.foreign(key)).iter().all(Option::is_none) {
+        return ScrapeConfig::default();
+    }
+    ScrapeConfig::parse(yaml).unwrap_or_else(|problems| {
+        for problem in problems {
+            root.require(false, "scrape_configs", || problem.to_string());
+        }
+        ScrapeConfig::default()
+    })
 }
 
 impl Listen {

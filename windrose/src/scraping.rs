@@ -1,40 +1,105 @@
-//! The scraper's place in the process: its configuration, its targets as the query side sees them.
+//! The scraper's place in the process: what it counts goes into the pipeline, and its targets are
+//! shown to the query side.
 
 use std::sync::Arc;
 
 use tokio::runtime::{Handle, Runtime};
-use windrose_collector::pipeline::Pipeline;
+use tokio::sync::mpsc::Receiver;
+use windrose_collector::metrics_map;
+use windrose_collector::pipeline::{LogIntake, Pipeline};
+use windrose_collector::scrape::{
+    EVENTS_WAITING_MAX, Health, ScrapeEvent, ScrapeHandle, Scraper, TargetStatus,
+};
+use windrose_proto::tenant::TenantId;
 use windrose_proto::time::Clock;
 use windrose_query::scrape_status::{Target, TargetSource};
 
-use crate::config::Scrape;
+use crate::config::Config;
+use crate::tasks::{self, Tasks};
 
-/// What is being scraped.
+/// Scrapes what is configured until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Scraping {
-    targets: Arc<dyn TargetSource>,
+    tasks: Tasks,
+    targets: Arc<ScrapeTargets>,
 }
 
 #[derive(Debug)]
-struct NoTargets;
+struct ScrapeTargets(ScrapeHandle);
 
-impl TargetSource for NoTargets {
-    fn targets(&self) -> Vec<Target> {
-        Vec::new()
+impl Scraping {
+    /// Starts the scraper, and the task that hands its counters to the pipeline.
+    pub(crate) fn start(config: &Config, pipeline: &Pipeline, clock: Arc<dyn Clock>, runtime: &Handle) -> Self {
+        let tasks = Tasks::new(runtime.clone());
+        let (sender, events) = tasks::channel(EVENTS_WAITING_MAX);
+        let options =
+            metrics_map::Options { hosts: config.join.overrides.hosts.clone(), ..metrics_map::Options::default() };
+        let (handle, scraper) = Scraper::new(config.scrape.clone(), clock, sender, options);
+        tasks.spawn("scraper", scraper.run(tasks.stopping()));
+        tasks.spawn("scraped counters", hand_on(events, Arc::clone(pipeline.intake())));
+        Self { tasks, targets: Arc::new(ScrapeTargets(handle)) }
+    }
+
+    /// What is scraped, for answers about it.
+    pub(crate) fn targets(&self) -> Arc<dyn TargetSource> {
+        Arc::clone(&self.targets) as Arc<dyn TargetSource>
+    }
+
+    /// Ends; what has been scraped is in the pipeline then.
+    pub(crate) fn shutdown(self, runtime: &Runtime) {
+        runtime.block_on(self.tasks.stop());
     }
 }
 
-impl Scraping {
-    pub(crate) fn start(scrape: &Scrape, _: &Pipeline, _: Arc<dyn Clock>, _: &Handle) -> Self {
-        if scrape.yaml.is_some() {
-            tracing::warn!("this build does not scrape yet; scrape_configs is ignored");
+/// Ends when the scraper has ended and all of its events are handed on. Scraped metrics belong to
+/// the default tenant: a scrape configuration names no other.
+async fn hand_on(mut events: Receiver<ScrapeEvent>, intake: Arc<LogIntake>) {
+    let mut failing = false;
+    while let Some(event) = events.recv().await {
+        let ScrapeEvent::Scraped(scraped) = event else { continue };
+        let Some(counters) = scraped.counters else { continue };
+        let taken = intake.submit_counters(TenantId::default(), counters).await;
+        // Said when it begins and when it is over, not at every scrape.
+        match taken {
+            Err(error) if !failing => {
+                tracing::error!(error = %error, "scraped counters are not stored; their interval is missing from edges");
+                failing = true;
+            }
+            Ok(()) if failing => {
+                tracing::info!("scraped counters are stored again");
+                failing = false;
+            }
+            Ok(()) | Err(_) => {}
         }
-        Self { targets: Arc::new(NoTargets) }
     }
+}
 
-    pub(crate) fn targets(&self) -> Arc<dyn TargetSource> {
-        Arc::clone(&self.targets)
+impl TargetSource for ScrapeTargets {
+    fn targets(&self) -> Vec<Target> {
+        self.0.targets().into_iter().map(described).collect()
     }
+}
 
-    pub(crate) fn shutdown(self, _: &Runtime) {}
+/// A target in the words of the query side.
+fn described(status: TargetStatus) -> Target {
+    let TargetStatus { target, health, last_error, last_scrape, last_success, last_duration, .. } = status;
+    Target {
+        pool: target.pool.job_name.clone(),
+        url: target.url.to_string(),
+        labels: target.labels.clone(),
+        discovered_labels: target.discovered.clone(),
+        up: match health {
+            Health::Unknown => None,
+            Health::Up => Some(true),
+            Health::Down => Some(false),
+        },
+        last_error,
+        last_scrape,
+        last_success,
+        last_duration_seconds: last_duration.as_secs_f64(),
+        interval_seconds: target.interval.as_secs_f64(),
+        timeout_seconds: target.timeout.as_secs_f64(),
+        service: Some(target.identity.service.to_string()),
+        namespace: target.identity.namespace.as_ref().map(ToString::to_string),
+    }
 }

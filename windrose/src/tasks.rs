@@ -1,10 +1,11 @@
-//! Tasks: the one place of the process where they are spawned.
+//! Tasks and channels: the one place of the process where they are made.
 //!
 //! Every task has a name and an owner, is told to stop by a token, and is awaited at the end.
 
 use std::future::Future;
 
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,4 +53,9 @@ impl Tasks {
     pub const fn runtime(&self) -> &Handle {
         &self.runtime
     }
+}
+
+/// A channel whose sender waits while `capacity` messages are not taken yet.
+pub(crate) fn channel<T>(capacity: usize) -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
+    mpsc::channel(capacity)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
+use windrose_collector::scrape::ScrapeConfig;
 use windrose_proto::time::{Clock, SystemClock, UnixNanos};
 use windrose_store::disk::OsDisk;
 
@@ -106,8 +107,11 @@ fn with_demo_defaults(mut loaded: Loaded) -> Loaded {
 }
 
 fn own_target(mut loaded: Loaded, fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Target, Failure> {
-    loaded.config.scrape.yaml = Some(fleet.scrape_yaml());
     loaded.scrape_yaml = fleet.scrape_yaml();
+    loaded.config.scrape = ScrapeConfig::parse(&loaded.scrape_yaml).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::new(Exit::Failed, format!("scraping the synthetic proxies: {}", problems.join("; ")))
+    })?;
     let app = App::start(&loaded, Arc::new(OsDisk), clock);
     let app = app.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?;
     let url = |address: SocketAddr| format!("http://{}", reachable(address));

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::reader::env_name;
 use super::*;
@@ -28,7 +29,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(config.listen.otlp_grpc, DEFAULT_OTLP_GRPC);
     assert_eq!(config.wal.sync, WalSync::Always);
     assert_eq!(config.join.settle_after, Duration::from_secs(10));
-    assert!(config.scrape.yaml.is_none());
+    assert!(config.scrape.pools.is_empty());
     assert!(scrape_yaml.is_empty());
     assert!(effective.iter().all(|value| value.origin == Origin::Default));
 }
@@ -105,6 +106,56 @@ fn a_role_that_is_no_regular_expression_is_refused() {
 }
 
 #[test]
+fn a_wrong_scrape_configuration_is_refused_together_with_the_rest() {
+    let yaml = "wal: {sync: perhaps}\nscrape_configs:\n- job_name: envoy\n  scrape_intervall: 5s\n";
+    let error = Config::load(Some(("test.yaml", yaml)), &Overrides::default()).expect_err("mistakes").to_string();
+    assert!(error.contains("wal.sync") && error.contains("scrape_intervall"), "{error}");
+}
+
+#[test]
+fn passwords_inside_addresses_are_blanked() {
+    let printed = effective_yaml(&[], &render::foreign_yaml(&Node::parse("scrape_configs: [{proxy_url: 'http://user:hunter2@proxy:3128/'}]").expect("YAML"), &["scrape_configs"]));
+    assert_eq!(printed, "scrape_configs:\n  - proxy_url: \"http://user:<secret>@proxy:3128/\"\n");
+}
+
+#[test]
+fn what_is_shipped_loads() {
+    let files = ["istio/scrape.yaml", "prometheus/scrape_configs.yaml"];
+    for file in files {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
+        let yaml = std::fs::read_to_string(&path).expect("a shipped file");
+        let loaded = Config::load(Some((file, &yaml)), &Overrides::default()).expect("a good configuration");
+        assert!(!loaded.config.scrape.pools.is_empty(), "{file}");
+    }
+}
+
+/// The configuration inside the Kubernetes manifest.
+#[test]
+fn the_shipped_config_map_loads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/windrose.yaml");
+    let manifest = std::fs::read_to_string(path).expect("the manifest");
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&manifest).expect("YAML");
+    let kinds: Vec<&str> = documents.iter().filter_map(|document| document["kind"].as_str()).collect();
+    assert_eq!(kinds, ["ConfigMap", "Service", "StatefulSet"]);
+    let yaml = documents[0]["data"]["windrose.yaml"].as_str().expect("the configuration");
+    let config = Config::load(Some(("ConfigMap", yaml)), &Overrides::default()).expect("a good configuration").config;
+    let served: Vec<u64> = config.listen.named().iter().map(|(_, address)| u64::from(address.port())).collect();
+    let ports: Vec<u64> =
+        documents[1]["spec"]["ports"].as_array().expect("ports").iter().filter_map(|port| port["targetPort"].as_u64()).collect();
+    assert_eq!(ports, served, "the Service sends to the ports that are listened on");
+}
+
+#[test]
+fn every_shipped_yaml_file_is_yaml() {
+    for file in ["envoy/tracing-and-stats.yaml", "istio/telemetry.yaml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file);
+        let text = std::fs::read_to_string(path).expect("a shipped file");
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+        assert!(documents.iter().all(serde_json::Value::is_object), "{file}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_yaml_says_where() {
     let error = Config::load(Some(("bad.yaml", "wal:\n  sync: [always\n")), &Overrides::default()).expect_err("not YAML");
     let text = error.to_string();
@@ -119,9 +170,10 @@ fn a_duplicate_key_is_refused() {
 
 #[test]
 fn what_is_printed_loads_again_and_means_the_same() {
-    let yaml = "data_dir: '/tmp/with space'\njoin:\n  overrides:\n    aliases: {orders: orders.shop}\n    roles: {'^edge-.*': gateway}\n    internal_suffixes: [.corp, .lan]\n    internal_cidrs: [100.64.0.0/10]\nglobal:\n  scrape_interval: 5s\nscrape_configs:\n- job_name: envoy\n  static_configs:\n  - targets: ['127.0.0.1:15000']\n    labels: {}\n  basic_auth: {username: u, password: hunter2}\n  proxy_url: http://user:hunter2@proxy:3128/\n  tags: []\n";
+    let yaml = "data_dir: '/tmp/with space'\njoin:\n  overrides:\n    aliases: {orders: orders.shop}\n    roles: {'^edge-.*': gateway}\n    internal_suffixes: [.corp, .lan]\n    internal_cidrs: [100.64.0.0/10]\nglobal:\n  scrape_interval: 5s\nscrape_configs:\n- job_name: envoy\n  static_configs:\n  - targets: ['127.0.0.1:15000']\n    labels: {}\n  authorization: {type: Bearer, credentials: hunter2}\n  relabel_configs: []\n";
     let first = load(yaml);
     let printed = effective_yaml(&first.effective, &first.scrape_yaml);
+    assert_eq!(first.config.scrape.pools.len(), 1);
     assert!(!printed.contains("hunter2"), "secrets are not shown:\n{printed}");
     let second = Config::load(Some(("printed.yaml", &printed)), &Overrides::default()).expect("printed is good");
     let values = |loaded: &Loaded| -> Vec<(String, EffectiveValue)> {
