@@ -1,6 +1,6 @@
 //! A tree as text: one line ([`std::fmt::Display`]) or broken over lines as `format_query` does ([`pretty`]).
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use crate::ast::{
     Aggregate, At, Binary, Cardinality, Duration, DurationExpr, Expr, Extension, MatrixSelector, NumberLiteral,
@@ -266,17 +266,4 @@ fn close(out: &mut String, level: usize) {
     out.push('\n');
     indent(out, level);
     out.push(')');
-}
-
-/// The whole as text, for callers that hold a selector only.
-pub fn selector(matchers: &[crate::matcher::Matcher]) -> String {
-    let mut out = String::from("{");
-    for (index, matcher) in matchers.iter().enumerate() {
-        let separator = if index > 0 { "," } else { "" };
-        if write!(out, "{separator}{matcher}").is_err() {
-            debug_assert!(false, "a String accepts every write");
-        }
-    }
-    out.push('}');
-    out
 }
