@@ -75,40 +75,45 @@ pub fn write_result(out: &mut String, result: &QueryResult) {
 fn write_series(out: &mut String, series: &Series) {
     out.push_str("{\"metric\":");
     write_labels(out, &series.labels);
-    write_points(out, "values", series, |sample| matches!(sample, Sample::Float(_)));
-    write_points(out, "histograms", series, |sample| matches!(sample, Sample::Histogram(_)));
+    if !series.floats.is_empty() {
+        out.push_str(",\"values\":[");
+        for (index, (time, value)) in series.floats.iter().enumerate() {
+            separate(out, index);
+            write_float_point(out, *time, *value);
+        }
+        out.push(']');
+    }
+    if !series.histograms.is_empty() {
+        out.push_str(",\"histograms\":[");
+        for (index, (time, histogram)) in series.histograms.iter().enumerate() {
+            separate(out, index);
+            write_histogram_point(out, *time, histogram);
+        }
+        out.push(']');
+    }
     out.push('}');
 }
 
-fn write_points(out: &mut String, name: &str, series: &Series, wanted: fn(&Sample) -> bool) {
-    let mut count = 0;
-    for (time, sample) in series.points.iter().filter(|(_, sample)| wanted(sample)) {
-        if count == 0 {
-            out.push_str(",\"");
-            out.push_str(name);
-            out.push_str("\":[");
-        }
-        separate(out, count);
-        write_point(out, *time, sample);
-        count += 1;
-    }
-    if count > 0 {
-        out.push(']');
+fn write_point(out: &mut String, time: i64, sample: &Sample) {
+    match sample {
+        Sample::Float(value) => write_float_point(out, time, *value),
+        Sample::Histogram(histogram) => write_histogram_point(out, time, histogram),
     }
 }
 
-fn write_point(out: &mut String, time: i64, sample: &Sample) {
+fn write_float_point(out: &mut String, time: i64, value: f64) {
+    out.push('[');
+    write_api_timestamp(out, time);
+    out.push_str(",\"");
+    write_api_value(out, value);
+    out.push_str("\"]");
+}
+
+fn write_histogram_point(out: &mut String, time: i64, histogram: &FloatHistogram) {
     out.push('[');
     write_api_timestamp(out, time);
     out.push(',');
-    match sample {
-        Sample::Float(value) => {
-            out.push('"');
-            write_api_value(out, *value);
-            out.push('"');
-        }
-        Sample::Histogram(histogram) => write_histogram(out, histogram),
-    }
+    write_histogram(out, histogram);
     out.push(']');
 }
 
@@ -209,8 +214,8 @@ mod tests {
             text(&vector),
             r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a\"b"},"value":[10.500,"1e-07"]}]}}"#
         );
-        let points = vec![(0, Sample::Float(1.0)), (1000, Sample::Float(f64::NAN))];
-        let matrix = QueryResult::Matrix(vec![Series { labels, points }]);
+        let floats = vec![(0, 1.0), (1000, f64::NAN)];
+        let matrix = QueryResult::Matrix(vec![Series { labels, floats, histograms: Vec::new() }]);
         assert_eq!(
             text(&matrix),
             r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a\"b"},"values":[[0,"1"],[1,"NaN"]]}]}}"#

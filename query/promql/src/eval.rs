@@ -34,10 +34,10 @@ use std::cell::{Cell, RefCell};
 
 use crate::annotations::Annotations;
 use crate::ast::{Expr, StringLiteral, ValueType};
-use crate::labels::{Labels, is_legacy_label_name};
+use crate::labels::is_legacy_label_name;
 use crate::parse::{ParseError, ParseOptions, parse_expr};
 use crate::storage::{Storage, StorageError};
-use crate::value::{QueryResult, Sample, Series};
+use crate::value::{QueryResult, Series};
 use row::Row;
 
 /// What one query may use.
@@ -343,14 +343,9 @@ impl Evaluator<'_> {
                 if !is_range {
                     return Ok(QueryResult::Scalar(values.first().copied().unwrap_or(f64::NAN), grid.start));
                 }
-                let points: Vec<(i64, Sample)> = values
-                    .into_iter()
-                    .enumerate()
-                    .map(|(index, value)| (grid.time(index), Sample::Float(value)))
-                    .collect();
-                let series =
-                    if points.is_empty() { Vec::new() } else { vec![Series { labels: Labels::default(), points }] };
-                Ok(QueryResult::Matrix(series))
+                let points = values.into_iter().enumerate().map(|(index, value)| (grid.time(index), value));
+                let series = Series { floats: points.collect(), ..Series::default() };
+                Ok(QueryResult::Matrix(if series.is_empty() { Vec::new() } else { vec![series] }))
             }
             ValueType::Matrix => self.top_level_matrix(expr, grid),
             ValueType::Vector => {
@@ -362,10 +357,7 @@ impl Evaluator<'_> {
                     let mut rows = self.merge_same_labels(rows)?;
                     rows.sort_by(|a, b| a.labels.compare(&b.labels));
                     return Ok(QueryResult::Matrix(
-                        rows.into_iter()
-                            .map(|row| row.into_series(grid))
-                            .filter(|row| !row.points.is_empty())
-                            .collect(),
+                        rows.into_iter().map(|row| row.into_series(grid)).filter(|series| !series.is_empty()).collect(),
                     ));
                 }
                 if row::has_duplicates(&rows) {

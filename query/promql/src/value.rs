@@ -26,13 +26,33 @@ pub enum Sample {
     Histogram(Arc<FloatHistogram>),
 }
 
-/// A series of a result with its points in time order.
-#[derive(Clone, Debug, PartialEq)]
+/// A series of a result: its samples in time order, floats and histograms apart as the API shows them. At any instant
+/// there is at most one of the two.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
     /// Its labels.
     pub labels: Labels,
     /// Milliseconds and value.
-    pub points: Vec<(i64, Sample)>,
+    pub floats: Vec<(i64, f64)>,
+    /// Milliseconds and value.
+    pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+}
+
+impl Series {
+    /// Whether it has no sample.
+    pub fn is_empty(&self) -> bool {
+        self.floats.is_empty() && self.histograms.is_empty()
+    }
+
+    /// All samples in time order.
+    pub fn samples(&self) -> Vec<(i64, Sample)> {
+        let floats = self.floats.iter().map(|(time, value)| (*time, Sample::Float(*value)));
+        let histograms =
+            self.histograms.iter().map(|(time, histogram)| (*time, Sample::Histogram(Arc::clone(histogram))));
+        let mut samples: Vec<(i64, Sample)> = floats.chain(histograms).collect();
+        samples.sort_by_key(|(time, _)| *time);
+        samples
+    }
 }
 
 /// What a query returns.

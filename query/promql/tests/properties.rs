@@ -188,7 +188,7 @@ fn at_time(result: QueryResult, time: i64) -> Vec<String> {
         QueryResult::Matrix(series) => series
             .into_iter()
             .filter_map(|series| {
-                let point = series.points.into_iter().find(|point| point.0 == time)?;
+                let point = series.samples().into_iter().find(|point| point.0 == time)?;
                 Some(format!("{} {:?}", series.labels, point.1))
             })
             .collect(),

@@ -94,10 +94,11 @@ impl Row {
     }
 
     pub(crate) fn into_series(self, grid: &Grid) -> Series {
-        let points = (0..self.values.len())
-            .filter_map(|step| self.sample(step).map(|sample| (grid.time(step), sample)))
-            .collect();
-        Series { labels: self.labels, points }
+        let cells = self.histograms.into_iter().flatten().enumerate();
+        let histograms = cells.filter_map(|(step, cell)| Some((grid.time(step), cell?))).collect();
+        let present = self.values.into_iter().enumerate().filter(|(_, value)| !is_absent(*value));
+        let floats = present.map(|(step, value)| (grid.time(step), value)).collect();
+        Series { labels: self.labels, floats, histograms }
     }
 
     /// Takes the samples of another row where this one has none; false when both have one.

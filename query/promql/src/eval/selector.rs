@@ -136,16 +136,13 @@ impl Evaluator<'_> {
         let mut result: Vec<Series> = Vec::new();
         let mut keep = |data: &SeriesData<'_>, windows: &Windows| {
             let window = windows.window(data, 0);
-            let mut points: Vec<(i64, Sample)> =
-                window.times.iter().zip(window.values).map(|(time, value)| (*time, Sample::Float(*value))).collect();
-            points.extend(
-                window.histograms.iter().map(|(time, histogram)| (*time, Sample::Histogram(Arc::clone(histogram)))),
-            );
-            points.sort_by_key(|(time, _)| *time);
-            self.hold(points.len())?;
-            if !points.is_empty() {
-                let labels = if data.drop_name { data.labels.without_name(true) } else { data.labels.clone() };
-                result.push(Series { labels, points });
+            self.hold(window.times.len() + window.histograms.len())?;
+            if !window.is_empty() {
+                result.push(Series {
+                    labels: if data.drop_name { data.labels.without_name(true) } else { data.labels.clone() },
+                    floats: window.times.iter().copied().zip(window.values.iter().copied()).collect(),
+                    histograms: window.histograms.to_vec(),
+                });
             }
             Ok(())
         };

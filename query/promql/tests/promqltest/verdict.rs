@@ -95,7 +95,7 @@ pub(crate) fn check_values(eval: &Eval, result: &QueryResult, when: When, ordere
         }
         QueryResult::Matrix(series) => {
             let got: Vec<(Labels, Vec<(i64, Sample)>)> =
-                series.iter().map(|series| (series.labels.clone(), series.points.clone())).collect();
+                series.iter().map(|series| (series.labels.clone(), series.samples())).collect();
             let (start, step) = match (eval.range_vector, when) {
                 (Some(times), _) => times,
                 (None, When::Range { start, step, .. }) => (start, step),
