@@ -43,7 +43,9 @@
 //! | `frame` | bytes of headers and records; pure |
 //! | `segments` | which segments exist, their ends, the budget, the cut |
 //! | `cut` | how far the log may be cut; pure |
-//! | `reader` | records from a position, damage skipped and reported |
+//! | `scan` | the records of one segment, damage skipped |
+//! | `reader` | records from a position, segment after segment |
+//! | `damage` | what could not be read, and why |
 //! | `log` | the writer and recovery; one thread owns it |
 //! | `group` | when a group is committed; pure |
 //! | `commit` | the commit thread, and `append` for everybody |
@@ -52,6 +54,7 @@
 
 mod commit;
 mod cut;
+mod damage;
 pub mod frame;
 mod group;
 mod handover;
@@ -59,6 +62,7 @@ mod log;
 mod position;
 mod reader;
 mod record;
+mod scan;
 mod segments;
 mod stats;
 
@@ -69,10 +73,11 @@ use std::time::Duration;
 
 pub use commit::{AppendError, CommitLog};
 pub use cut::cut_point;
+pub use damage::{Damage, DamageReason};
 pub use handover::{Committed, Consumer, Delivery, Received};
 pub use log::{Appended, OpenError, Recovery, Wal, WriteError, WriteFailure};
 pub use position::WalPosition;
-pub use reader::{Damage, DamageReason, WalReader};
+pub use reader::WalReader;
 pub use record::{ContentEncoding, Record, RecordKind, StoredRecord};
 pub use stats::{FSYNC_BUCKETS_MICROS, WalStats};
 

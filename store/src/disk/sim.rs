@@ -65,6 +65,8 @@ pub enum PowerCut {
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     shared: Arc<Shared>,
+    /// The life of the process that uses it; `None` for the world outside, which does not die.
+    process: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -124,7 +126,14 @@ impl SimDisk {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let state = State { random: SplitMix(seed), ..State::default() };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), released: Condvar::new() }) }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), released: Condvar::new() }), process: None }
+    }
+
+    /// The same disk as a process sees it that starts now: after the next
+    /// [`SimDisk::kill_process`] or [`SimDisk::cut_power`] everything it tries fails.
+    #[must_use]
+    pub fn process(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), process: Some(self.state().boots) }
     }
 
     /// The next `times` operations of this kind fail.
@@ -216,6 +225,14 @@ impl SimDisk {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
+    }
+
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        match self.process {
+            Some(boots) if boots != state.boots => Err(Fault::Io.error()),
+            _ => Ok(state),
+        }
     }
 }
 
@@ -359,13 +376,13 @@ impl Content {
 
 impl Disk for SimDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         state.dirs.extend(dir.ancestors().map(Path::to_owned));
         Ok(())
     }
 
     fn create(&self, path: &Path, reserve_bytes: u64) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         state.accident(Operation::Create)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -381,13 +398,13 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path, _access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let state = self.state();
+        let state = self.alive()?;
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(SimFile { shared: Arc::clone(&self.shared), file, boots: state.boots }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let state = self.state();
+        let state = self.alive()?;
         if !state.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -419,7 +436,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         state.accident(Operation::Name)?;
         let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), file);
@@ -429,13 +446,13 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         state.accident(Operation::Name)?;
         state.names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         state.accident(Operation::Sync)?;
         let State { names, durable_names, .. } = &mut *state;
         durable_names.retain(|path, _| path.parent() != Some(dir) || names.contains_key(path));
@@ -445,12 +462,12 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
-        let state = self.state();
+        let state = self.alive()?;
         Ok(state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {
-        let mut state = self.state();
+        let mut state = self.alive().map_err(|source| LockError::Io { path: path.to_owned(), source })?;
         if !state.locks.insert(path.to_owned()) {
             let dir = path.parent().unwrap_or(path).to_owned();
             return Err(LockError::Held { dir, pid: None });

@@ -105,6 +105,17 @@ fn a_power_cut_keeps_only_what_was_synced() {
 }
 
 #[test]
+fn a_killed_process_does_nothing_any_more_but_what_it_wrote_stays() {
+    let (disk, path, file) = sim_with(b"first");
+    let process = disk.process();
+    process.open(&path, Access::Read).unwrap();
+    disk.kill_process();
+    assert!(process.open(&path, Access::Read).is_err() && process.lock(&path).is_err() && file.sync_data().is_err());
+    assert_eq!(disk.content(&path).unwrap(), b"first");
+    disk.process().open(&path, Access::Read).unwrap();
+}
+
+#[test]
 fn a_power_cut_loses_names_that_were_not_synced() {
     let (disk, path, file) = sim_with(b"first");
     file.sync_data().unwrap();

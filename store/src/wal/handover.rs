@@ -13,8 +13,8 @@
 //! equals `committed_end`, so that there is neither a gap nor a double.
 //!
 //! # Memory
-//! `handover_max_bytes` of attachments (as weighed by whoever attached them) in the queue, as much
-//! again in the hands of the consumer, or one batch of [`READ_BATCH_BYTES`] from the files.
+//! `handover_max_bytes` of attachments (as weighed by whoever attached them) in the queue, and one
+//! batch of about [`BATCH_BYTES`] in the hands of the consumer.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,8 +33,8 @@ use super::stats::{WalStats, add, set};
 use super::{ContentEncoding, RecordKind, StoredRecord, WalPosition, WalReader};
 use crate::disk::Disk;
 
-/// How much is read from the files at once: a batch worth the overhead, small against the budget.
-const READ_BATCH_BYTES: u64 = 4 << 20;
+/// After how much a batch is full: worth the overhead, small against the budget.
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// Failed reads in a row after which the rest of a segment is given up: a bad sector must not stop
 /// everything behind it, a hiccup must not lose anything.
@@ -89,12 +89,35 @@ pub(crate) struct Handover<T> {
 }
 
 struct State<T> {
-    queue: VecDeque<Committed<T>>,
+    queue: VecDeque<Queued<T>>,
     queued_bytes: usize,
     cursor: WalPosition,
     committed_end: WalPosition,
     lagging: bool,
     closed: bool,
+}
+
+/// A record in the queue, and what it is charged with.
+struct Queued<T> {
+    record: Committed<T>,
+    bytes: usize,
+}
+
+impl<T> State<T> {
+    /// From the oldest on, as many as make up a batch.
+    fn take_batch(&mut self) -> Vec<Committed<T>> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES
+            && let Some(queued) = self.queue.pop_front()
+        {
+            bytes += queued.bytes as u64;
+            self.queued_bytes -= queued.bytes;
+            self.cursor = queued.record.after;
+            batch.push(queued.record);
+        }
+        batch
+    }
 }
 
 /// A record that has just been committed.
@@ -160,8 +183,9 @@ impl<T> Handover<T> {
                 left_to_files.push(published.attachment);
                 continue;
             }
-            state.queued_bytes += published.attachment_bytes;
-            state.queue.push_back(published.into());
+            let bytes = published.attachment_bytes;
+            state.queued_bytes += bytes;
+            state.queue.push_back(Queued { record: published.into(), bytes });
         }
         self.measure_lag(&state);
         drop(state);
@@ -240,12 +264,10 @@ impl<T> Consumer<T> {
     fn take_or_wait(&mut self, deadline: Instant) -> Next<T> {
         let mut state = self.handover.state();
         loop {
-            if let Some(last) = state.queue.back() {
-                state.cursor = last.after;
-                state.queued_bytes = 0;
-                let batch = std::mem::take(&mut state.queue);
+            let batch = state.take_batch();
+            if !batch.is_empty() {
                 self.handover.measure_lag(&state);
-                return Next::Ready(Received::Batch(batch.into()));
+                return Next::Ready(Received::Batch(batch));
             }
             if state.lagging && state.cursor < state.committed_end {
                 return Next::ReadUntil(state.committed_end);
@@ -280,7 +302,7 @@ impl<T> Consumer<T> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let mut cursor = None;
-        while bytes < READ_BATCH_BYTES {
+        while bytes < BATCH_BYTES {
             match reader.next_record() {
                 Ok(Some(record)) => {
                     bytes += record.after.offset - record.position.offset;

@@ -13,7 +13,7 @@ use windrose_proto::time::Clock;
 use super::frame::{
     HeaderError, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, TERMINATOR_BYTES,
 };
-use super::reader::{Item, Scanner};
+use super::scan::{Item, Scanner};
 use super::segments::{Limit, SegmentFile, Segments, Survey, segment_path};
 use super::stats::{WalStats, add};
 use super::{Damage, DamageReason, Record, SyncPolicy, WalConfig, WalPosition};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::WalPosition;
 use super::frame::{HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::scan::is_zero;
 use super::stats::{WalStats, add, set};
 use crate::disk::{Access, Disk};
 
@@ -69,7 +70,7 @@ impl SegmentFile {
             if read == 0 {
                 return Ok(false);
             }
-            if block[..read].iter().any(|byte| *byte != 0) {
+            if !is_zero(&block[..read]) {
                 return Ok(true);
             }
             offset += read as u64;

@@ -30,7 +30,7 @@ pub(super) fn open(disk: &SimDisk, config: WalConfig) -> (Wal, Recovery) {
 
 pub(super) fn try_open(disk: &SimDisk, config: WalConfig) -> Result<(Wal, Recovery), OpenError> {
     let clock = Arc::new(ManualClock::new(UnixNanos::from_secs(1_700_000_000)));
-    Wal::open(Arc::new(disk.clone()), Path::new(DIR), config, clock)
+    Wal::open(Arc::new(disk.process()), Path::new(DIR), config, clock)
 }
 
 /// A record that carries a number, and is about this long.
