@@ -264,6 +264,31 @@ async fn lax_policies_acknowledge_without_a_sync_and_sync_later() {
     assert_eq!(never.syncs(), header_syncs);
 }
 
+/// Stands for any bug that ends the commit thread.
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("a bug on the commit thread");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_commit_thread_leaves_nobody_waiting() {
+    let disk = SimDisk::new(1);
+    let (wal, _) = open(&disk, WalConfig { handover_max_bytes: 0, ..small_config() });
+    let (log, mut consumer) = CommitLog::start(wal, WalPosition::START).unwrap();
+    // Lagging from the first record on, the hand-over drops the attachment.
+    let error = log.append(record(1, 10), Some(PanicsWhenDropped), 1).await.unwrap_err();
+    assert!(matches!(error, AppendError::Closed));
+    let error = log.append(record(2, 10), None, 1).await.unwrap_err();
+    assert!(matches!(error, AppendError::Closed));
+    assert!(log.close().is_err());
+    let Received::Batch(batch) = consumer.recv(Duration::ZERO).unwrap() else { panic!("the record is on disk") };
+    assert!(matches!(&batch[..], [Committed { delivery: Delivery::Stored(_), .. }]));
+    assert!(matches!(consumer.recv(Duration::ZERO).unwrap(), Received::Closed));
+}
+
 #[test]
 fn blocking_appends_need_no_runtime() {
     let disk = SimDisk::new(1);

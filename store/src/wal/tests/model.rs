@@ -231,7 +231,7 @@ fn run(seed: u64, sync: SyncPolicy, actions: Vec<Action>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     /// With a sync before each acknowledgement, neither kill nor power cut nor disk error loses
     /// what was acknowledged.
