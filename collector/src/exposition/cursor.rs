@@ -7,6 +7,17 @@ use std::borrow::Cow;
 use super::ErrorKind;
 use super::labels::{self, Labels};
 
+/// Whether a byte may stand in a bare label name.
+const IS_LABEL_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_usize;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_';
+        byte += 1;
+    }
+    table
+};
+
 #[derive(Clone, Debug)]
 pub(super) struct Cursor<'a> {
     text: &'a str,
@@ -85,9 +96,8 @@ impl<'a> Cursor<'a> {
         if self.peek().is_none_or(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        while self.peek().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':') {
-            self.position += 1;
-        }
+        let rest = &self.text.as_bytes()[start..];
+        self.position += rest.iter().take_while(|byte| IS_LABEL_BYTE[usize::from(**byte)] || **byte == b':').count();
         (self.position > start).then(|| self.since(start))
     }
 
@@ -123,9 +133,8 @@ impl<'a> Cursor<'a> {
             self.skip_blanks();
         }
         let start = self.position;
-        while self.peek().is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'#')) {
-            self.position += 1;
-        }
+        let rest = &self.text.as_bytes()[start..];
+        self.position += rest.iter().take_while(|byte| **byte > b' ' && **byte != b'#').count();
         if self.position == start {
             self.position = before;
             return None;
@@ -154,7 +163,7 @@ impl<'a> Cursor<'a> {
     /// value is the metric name.
     pub(super) fn labels(&mut self, strict: bool) -> Result<(Labels<'a>, Option<&'a str>), ErrorKind> {
         let start = self.position;
-        let mut count = 0_u32;
+        let mut count = self.plain_labels(strict);
         let mut metric_name = None;
         self.skip_inner_blanks(strict);
         while !self.eat(b'}') {
@@ -191,6 +200,29 @@ impl<'a> Cursor<'a> {
         }
         let block = self.text.get(start..self.position - 1).unwrap_or_default();
         Ok((Labels::of_block(block, count), metric_name))
+    }
+
+    /// Reads labels in the form nearly all pages have, `name="value",`, without looking for anything
+    /// else; the first label that is different is left to [`Self::labels`]. Returns how many.
+    fn plain_labels(&mut self, strict: bool) -> u32 {
+        let bytes = self.text.as_bytes();
+        let mut at = self.position;
+        let mut count = 0;
+        loop {
+            let name_length = bytes[at..].iter().take_while(|byte| IS_LABEL_BYTE[usize::from(**byte)]).count();
+            let value = at + name_length + 2;
+            let is_plain = name_length > 0
+                && !bytes[at].is_ascii_digit()
+                && bytes.get(value - 2..value).is_some_and(|between| between == b"=\"");
+            let Some(length) = is_plain.then(|| labels::closing_quote(&bytes[value..])).flatten() else { return count };
+            let end = value + length + 1;
+            if bytes.get(end) != Some(&b',') || strict && bytes[value..end].contains(&b'\n') {
+                return count;
+            }
+            count += 1;
+            at = end + 1;
+            self.position = at;
+        }
     }
 
     /// `[a-zA-Z_][a-zA-Z0-9_]*`

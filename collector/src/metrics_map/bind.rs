@@ -28,7 +28,7 @@ pub struct Context<'a> {
 /// Where a field belongs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
-    Edge(EdgeShape),
+    Edge(Box<EdgeShape>),
     /// The proxy as a whole.
     Proxy,
 }
@@ -42,7 +42,11 @@ pub(super) enum Bound {
     Fields(Fields),
 }
 
-type Fields = SmallVec<[(Place, Field, f64); 3]>;
+type Fields = Vec<(Place, Field, f64)>;
+
+fn at(edge: &EdgeShape) -> Place {
+    Place::Edge(Box::new(edge.clone()))
+}
 
 /// The family of a sample name and its place in it. `None` for families nobody maps.
 pub(super) fn shape_of(name: &str) -> Option<Shape<'_>> {
@@ -177,11 +181,11 @@ impl<'a> Reading<'a> {
         self.edge(Peer::Caller, self.context.own(), Reporters::Server, Protocol::Http, origin)
     }
 
-    fn one(&self, edge: EdgeShape, field: Field) -> Bound {
-        Bound::Fields(smallvec![(Place::Edge(edge), field, self.shape.rule.scale)])
+    fn one(&self, edge: &EdgeShape, field: Field) -> Bound {
+        Bound::Fields(vec![(at(edge), field, self.shape.rule.scale)])
     }
 
-    fn optional(&self, edge: EdgeShape, field: Option<Field>) -> Bound {
+    fn optional(&self, edge: &EdgeShape, field: Option<Field>) -> Bound {
         field.map_or(Bound::Nothing, |field| self.one(edge, field))
     }
 
@@ -197,21 +201,21 @@ impl<'a> Reading<'a> {
 
     fn bucket_bound(&self) -> Option<f64> {
         let bound: f64 = self.labels.get("le")?.trim().parse().ok()?;
-        (bound >= 0.0).then(|| bound * self.shape.rule.scale)
+        (bound >= 0.0).then_some(bound * self.shape.rule.scale)
     }
 
     /// A duration's sum is scaled, its counts are not.
-    fn duration_of(&self, edge: EdgeShape) -> Bound {
+    fn duration_of(&self, edge: &EdgeShape) -> Bound {
         let Some(field) = self.duration() else { return Bound::Nothing };
         let factor = if field == Field::DurationSum { self.shape.rule.scale } else { 1.0 };
-        Bound::Fields(smallvec![(Place::Edge(edge), field, factor)])
+        Bound::Fields(vec![(at(edge), field, factor)])
     }
 
     /// Requests by code and what follows from the code.
-    fn requests(&self, edge: EdgeShape, code: Code, is_proxy_made: bool) -> Bound {
-        let mut fields: Fields = smallvec![(Place::Edge(edge.clone()), Field::Code(code), 1.0)];
+    fn requests(&self, edge: &EdgeShape, code: Code, is_proxy_made: bool) -> Bound {
+        let mut fields: Fields = vec![(at(edge), Field::Code(code), 1.0)];
         if is_proxy_made && (code.is_error() || code == Code::NoAnswer) {
-            fields.push((Place::Edge(edge), Field::ProxyFault, 1.0));
+            fields.push((at(edge), Field::ProxyFault, 1.0));
         }
         Bound::Fields(fields)
     }
@@ -245,15 +249,15 @@ impl<'a> Reading<'a> {
         };
         let edge = self.edge(self.istio_source(), self.istio_destination(), reporter, protocol, Origin::Primary);
         match self.canonical() {
-            Canonical::Requests => self.istio_requests(edge, protocol),
-            Canonical::Duration => self.duration_of(edge),
+            Canonical::Requests => self.istio_requests(&edge, protocol),
+            Canonical::Duration => self.duration_of(&edge),
             // Sizes are histograms; their sums are the bytes.
-            Canonical::RequestSize if self.shape.part == Part::Sum => self.one(edge, Field::BytesSent),
-            Canonical::ResponseSize if self.shape.part == Part::Sum => self.one(edge, Field::BytesReceived),
-            Canonical::BytesFromClient => self.one(edge, Field::BytesSent),
-            Canonical::BytesToClient => self.one(edge, Field::BytesReceived),
-            Canonical::ConnectionsOpened => self.istio_connections(edge),
-            Canonical::ConnectionsFailed => self.istio_failed_connections(edge),
+            Canonical::RequestSize if self.shape.part == Part::Sum => self.one(&edge, Field::BytesSent),
+            Canonical::ResponseSize if self.shape.part == Part::Sum => self.one(&edge, Field::BytesReceived),
+            Canonical::BytesFromClient => self.one(&edge, Field::BytesSent),
+            Canonical::BytesToClient => self.one(&edge, Field::BytesReceived),
+            Canonical::ConnectionsOpened => self.istio_connections(&edge),
+            Canonical::ConnectionsFailed => self.istio_failed_connections(&edge),
             _ => Bound::Nothing,
         }
     }
@@ -301,15 +305,15 @@ impl<'a> Reading<'a> {
         })
     }
 
-    fn istio_requests(&self, edge: EdgeShape, protocol: Protocol) -> Bound {
+    fn istio_requests(&self, edge: &EdgeShape, protocol: Protocol) -> Bound {
         let grpc = self.label("grpc_response_status").and_then(|status| status.parse::<u8>().ok());
         let code = match grpc {
             Some(status) if protocol == Protocol::Grpc && status != 0 => Code::Grpc(status),
             _ => self.code("response_code"),
         };
         let flags = self.label("response_flags").unwrap_or_default();
-        let mut fields: Fields = smallvec![(Place::Edge(edge.clone()), Field::Code(code), 1.0)];
-        let mut add = |field| fields.push((Place::Edge(edge.clone()), field, 1.0));
+        let mut fields: Fields = vec![(at(edge), Field::Code(code), 1.0)];
+        let mut add = |field| fields.push((at(edge), field, 1.0));
         for reason in flags::reasons(&flags) {
             if let Some(field) = field_of_reason(&reason) {
                 add(field);
@@ -333,20 +337,17 @@ impl<'a> Reading<'a> {
     }
 
     /// Connections stand in for calls where there is nothing else to count (rule M14).
-    fn istio_connections(&self, edge: EdgeShape) -> Bound {
-        let mut fields: Fields = smallvec![
-            (Place::Edge(edge.clone()), Field::ConnectionsOpened, 1.0),
-            (Place::Edge(edge.clone()), Field::Completed, 1.0),
-        ];
-        fields.extend(self.istio_tls().into_iter().map(|field| (Place::Edge(edge.clone()), field, 1.0)));
+    fn istio_connections(&self, edge: &EdgeShape) -> Bound {
+        let mut fields: Fields = vec![(at(edge), Field::ConnectionsOpened, 1.0), (at(edge), Field::Completed, 1.0)];
+        fields.extend(self.istio_tls().into_iter().map(|field| (at(edge), field, 1.0)));
         Bound::Fields(fields)
     }
 
-    fn istio_failed_connections(&self, edge: EdgeShape) -> Bound {
+    fn istio_failed_connections(&self, edge: &EdgeShape) -> Bound {
         let flags = self.label("response_flags").unwrap_or_default();
-        let mut fields: Fields = smallvec![(Place::Edge(edge.clone()), Field::ConnectionsFailed, 1.0)];
+        let mut fields: Fields = vec![(at(edge), Field::ConnectionsFailed, 1.0)];
         let reasons = flags::reasons(&flags).into_iter().map(Field::Reason);
-        fields.extend(reasons.map(|field| (Place::Edge(edge.clone()), field, 1.0)));
+        fields.extend(reasons.map(|field| (at(edge), field, 1.0)));
         Bound::Fields(fields)
     }
 
@@ -382,10 +383,10 @@ impl<'a> Reading<'a> {
         if let (Peer::Node(own), Some(service)) = (&mut edge.source, self.consul_self()) {
             own.service = service;
         }
-        self.cluster_fields(edge)
+        self.cluster_fields(&edge)
     }
 
-    fn cluster_fields(&self, edge: EdgeShape) -> Bound {
+    fn cluster_fields(&self, edge: &EdgeShape) -> Bound {
         let name = self.shape.rule.name;
         let field = match self.canonical() {
             Canonical::RequestsUpstream if name.ends_with("_total") => Field::Attempts,
@@ -419,9 +420,9 @@ impl<'a> Reading<'a> {
     }
 
     /// Answered by the proxy without an attempt.
-    fn refused(&self, edge: EdgeShape, field: Option<Field>) -> Bound {
-        let mut fields: Fields = smallvec![(Place::Edge(edge.clone()), Field::NoStream, 1.0)];
-        fields.extend(field.map(|field| (Place::Edge(edge), field, 1.0)));
+    fn refused(&self, edge: &EdgeShape, field: Option<Field>) -> Bound {
+        let mut fields: Fields = vec![(at(edge), Field::NoStream, 1.0)];
+        fields.extend(field.map(|field| (at(edge), field, 1.0)));
         Bound::Fields(fields)
     }
 
@@ -497,20 +498,20 @@ impl<'a> Reading<'a> {
             Canonical::Requests => self.envoy_code(),
             Canonical::RequestsReceived => Some(Field::Received),
             Canonical::RequestsInflight => Some(Field::Inflight),
-            Canonical::Duration => return self.duration_of(edge),
+            Canonical::Duration => return self.duration_of(&edge),
             Canonical::Timeouts => Some(Field::Timeouts),
-            Canonical::NoRoute => return self.one(edge, Field::Reason(Reason::NoRoute)),
+            Canonical::NoRoute => return self.one(&edge, Field::Reason(Reason::NoRoute)),
             Canonical::ConnectionsOpened => Some(Field::ConnectionsOpened),
             Canonical::TlsHandshakes => Some(Field::TlsHandshakes),
             Canonical::BytesFromClient => Some(Field::BytesSent),
             Canonical::BytesToClient => Some(Field::BytesReceived),
             _ => None,
         };
-        self.optional(edge, field)
+        self.optional(&edge, field)
     }
 
     fn proxy(&self, field: Field) -> Bound {
-        Bound::Fields(smallvec![(Place::Proxy, field, 1.0)])
+        Bound::Fields(vec![(Place::Proxy, field, 1.0)])
     }
 
     // --- Linkerd ---
@@ -548,22 +549,22 @@ impl<'a> Reading<'a> {
             (Canonical::BytesRead, Canonical::BytesWritten)
         };
         match self.canonical() {
-            Canonical::Requests => self.linkerd_responses(edge, "status_code"),
-            Canonical::Duration => self.duration_of(edge),
-            Canonical::ConnectionsOpened => self.istio_connections(edge),
-            canonical if canonical == towards => self.one(edge, Field::BytesSent),
-            canonical if canonical == back => self.one(edge, Field::BytesReceived),
-            Canonical::Denied => self.one(edge, Field::Denied),
+            Canonical::Requests => self.linkerd_responses(&edge, "status_code"),
+            Canonical::Duration => self.duration_of(&edge),
+            Canonical::ConnectionsOpened => self.istio_connections(&edge),
+            canonical if canonical == towards => self.one(&edge, Field::BytesSent),
+            canonical if canonical == back => self.one(&edge, Field::BytesReceived),
+            Canonical::Denied => self.one(&edge, Field::Denied),
             _ => Bound::Nothing,
         }
     }
 
-    fn linkerd_responses(&self, edge: EdgeShape, code_label: &str) -> Bound {
+    fn linkerd_responses(&self, edge: &EdgeShape, code_label: &str) -> Bound {
         let grpc = self.label("grpc_status").and_then(|status| grpc_code(&status)).filter(|status| *status != 0);
         let code = grpc.map_or_else(|| self.code(code_label), Code::Grpc);
         let error = self.label("error");
-        let mut fields: Fields = smallvec![(Place::Edge(edge.clone()), Field::Code(code), 1.0)];
-        let mut add = |field| fields.push((Place::Edge(edge.clone()), field, 1.0));
+        let mut fields: Fields = vec![(at(edge), Field::Code(code), 1.0)];
+        let mut add = |field| fields.push((at(edge), field, 1.0));
         if let Some(reason) = error.as_deref().and_then(linkerd_reason) {
             if let Some(field) = field_of_reason(&reason) {
                 add(field);
@@ -626,12 +627,12 @@ impl<'a> Reading<'a> {
         let edge = self.outgoing(destination, Origin::LinkerdRoute);
         match self.shape.rule.name {
             "outbound_http_route_request_statuses" | "outbound_http_route_request_statuses_total" => {
-                self.linkerd_responses(edge, "http_status")
+                self.linkerd_responses(&edge, "http_status")
             }
-            "outbound_http_route_request_duration_seconds" => self.duration_of(edge),
-            "outbound_http_route_backend_requests_total" => self.one(edge, Field::Attempts),
-            "outbound_http_route_retry_requests_total" => self.one(edge, Field::Retries),
-            "outbound_http_route_retry_limit_exceeded_total" => self.one(edge, Field::RetriesExhausted),
+            "outbound_http_route_request_duration_seconds" => self.duration_of(&edge),
+            "outbound_http_route_backend_requests_total" => self.one(&edge, Field::Attempts),
+            "outbound_http_route_retry_requests_total" => self.one(&edge, Field::Retries),
+            "outbound_http_route_retry_limit_exceeded_total" => self.one(&edge, Field::RetriesExhausted),
             // The same requests once more, per backend.
             _ => Bound::Nothing,
         }
@@ -642,7 +643,7 @@ impl<'a> Reading<'a> {
     /// Requests seen at the entry of a gateway and, where they got past it, on their way to the
     /// service.
     fn gateway_requests(&self, destination: Option<PeerNode>, code: Code, is_proxy_made: bool) -> Bound {
-        let Bound::Fields(mut fields) = self.requests(self.incoming(Origin::Primary), code, is_proxy_made) else {
+        let Bound::Fields(mut fields) = self.requests(&self.incoming(Origin::Primary), code, is_proxy_made) else {
             return Bound::Nothing;
         };
         // What a gateway refuses by itself (a 401, a 429) never was a call to the service; what it
@@ -650,7 +651,7 @@ impl<'a> Reading<'a> {
         let is_call = !is_proxy_made || code.is_error();
         if let Some(destination) = destination.filter(|_| is_call) {
             let edge = self.outgoing(destination, Origin::Primary);
-            if let Bound::Fields(outgoing) = self.requests(edge, code, is_proxy_made) {
+            if let Bound::Fields(outgoing) = self.requests(&edge, code, is_proxy_made) {
                 fields.extend(outgoing);
             }
         }
@@ -666,10 +667,10 @@ impl<'a> Reading<'a> {
                 self.gateway_requests(destination, self.code("code"), is_own)
             }
             (Canonical::Duration, _) | (Canonical::DurationByType, Some("request")) => {
-                self.duration_of(self.incoming(Origin::Primary))
+                self.duration_of(&self.incoming(Origin::Primary))
             }
             (Canonical::DurationUpstream, _) | (Canonical::DurationByType, Some("upstream")) => match destination {
-                Some(destination) => self.duration_of(self.outgoing(destination, Origin::Primary)),
+                Some(destination) => self.duration_of(&self.outgoing(destination, Origin::Primary)),
                 None => Bound::Nothing,
             },
             (Canonical::Bytes, kind) => self.gateway_bytes(kind),
@@ -685,7 +686,7 @@ impl<'a> Reading<'a> {
             Some("egress") => Field::BytesReceived,
             _ => return Bound::Nothing,
         };
-        self.one(self.incoming(Origin::Primary), field)
+        self.one(&self.incoming(Origin::Primary), field)
     }
 
     fn apisix(&self) -> Bound {
@@ -696,9 +697,9 @@ impl<'a> Reading<'a> {
                 let is_own = self.label("response_source").is_some_and(|source| source != "upstream");
                 self.gateway_requests(self.apisix_destination(), self.code("code"), is_own)
             }
-            (Canonical::DurationByType, Some("request")) => self.duration_of(self.incoming(Origin::Primary)),
+            (Canonical::DurationByType, Some("request")) => self.duration_of(&self.incoming(Origin::Primary)),
             (Canonical::DurationByType, Some("upstream")) => match self.apisix_destination() {
-                Some(destination) => self.duration_of(self.outgoing(destination, Origin::Primary)),
+                Some(destination) => self.duration_of(&self.outgoing(destination, Origin::Primary)),
                 None => Bound::Nothing,
             },
             (Canonical::Bytes, kind) => self.gateway_bytes(kind),
@@ -732,11 +733,11 @@ impl<'a> Reading<'a> {
             }
         };
         match self.canonical() {
-            Canonical::Requests | Canonical::RequestsUpstream => self.requests(edge, self.code("code"), false),
-            Canonical::Duration | Canonical::DurationUpstream => self.duration_of(edge),
-            Canonical::Retries => self.one(edge, Field::Retries),
-            Canonical::BytesFromClient | Canonical::BytesSentUpstream => self.one(edge, Field::BytesSent),
-            Canonical::BytesToClient | Canonical::BytesReceivedUpstream => self.one(edge, Field::BytesReceived),
+            Canonical::Requests | Canonical::RequestsUpstream => self.requests(&edge, self.code("code"), false),
+            Canonical::Duration | Canonical::DurationUpstream => self.duration_of(&edge),
+            Canonical::Retries => self.one(&edge, Field::Retries),
+            Canonical::BytesFromClient | Canonical::BytesSentUpstream => self.one(&edge, Field::BytesSent),
+            Canonical::BytesToClient | Canonical::BytesReceivedUpstream => self.one(&edge, Field::BytesReceived),
             _ => Bound::Nothing,
         }
     }
@@ -750,16 +751,16 @@ impl<'a> Reading<'a> {
         });
         match self.canonical() {
             Canonical::Requests => self.gateway_requests(destination, self.code("status"), false),
-            Canonical::Duration => self.duration_of(self.incoming(Origin::Primary)),
+            Canonical::Duration => self.duration_of(&self.incoming(Origin::Primary)),
             Canonical::DurationUpstream => match destination {
-                Some(destination) => self.duration_of(self.outgoing(destination, Origin::Primary)),
+                Some(destination) => self.duration_of(&self.outgoing(destination, Origin::Primary)),
                 None => Bound::Nothing,
             },
             Canonical::RequestSize if self.shape.part == Part::Sum => {
-                self.one(self.incoming(Origin::Primary), Field::BytesSent)
+                self.one(&self.incoming(Origin::Primary), Field::BytesSent)
             }
             Canonical::ResponseBytes if self.shape.part == Part::Sum => {
-                self.one(self.incoming(Origin::Primary), Field::BytesReceived)
+                self.one(&self.incoming(Origin::Primary), Field::BytesReceived)
             }
             _ => Bound::Nothing,
         }
@@ -769,10 +770,10 @@ impl<'a> Reading<'a> {
         let edge = self.incoming(Origin::Primary);
         match self.canonical() {
             Canonical::RequestsNginx => match self.label("status") {
-                Some(status) => self.requests(edge, Code::of_label(&status), false),
-                None => self.one(edge, Field::Completed),
+                Some(status) => self.requests(&edge, Code::of_label(&status), false),
+                None => self.one(&edge, Field::Completed),
             },
-            Canonical::Duration => self.duration_of(edge),
+            Canonical::Duration => self.duration_of(&edge),
             _ => Bound::Nothing,
         }
     }
@@ -792,21 +793,17 @@ impl<'a> Reading<'a> {
         if layer == Layer::Server {
             // A failure the backend counts and no server does was made by HAProxy itself.
             let is_failure = self.canonical() == Canonical::Requests && self.code("code").is_error();
-            return if is_failure {
-                Bound::Fields(smallvec![(Place::Edge(edge), Field::ProxyFault, -1.0)])
-            } else {
-                Bound::Nothing
-            };
+            return if is_failure { Bound::Fields(vec![(at(&edge), Field::ProxyFault, -1.0)]) } else { Bound::Nothing };
         }
         match self.canonical() {
             // Codes `other` are requests without a valid answer.
-            Canonical::Requests => self.requests(edge, self.code("code"), layer == Layer::Backend),
-            Canonical::Retries => self.one(edge, Field::Retries),
-            Canonical::ConnectFailures => self.one(edge, Field::ConnectFailures),
-            Canonical::UpstreamResets => self.one(edge, Field::Resets),
-            Canonical::Denied => self.one(edge, Field::Denied),
-            Canonical::BytesFromClient => self.one(edge, Field::BytesSent),
-            Canonical::BytesToClient => self.one(edge, Field::BytesReceived),
+            Canonical::Requests => self.requests(&edge, self.code("code"), layer == Layer::Backend),
+            Canonical::Retries => self.one(&edge, Field::Retries),
+            Canonical::ConnectFailures => self.one(&edge, Field::ConnectFailures),
+            Canonical::UpstreamResets => self.one(&edge, Field::Resets),
+            Canonical::Denied => self.one(&edge, Field::Denied),
+            Canonical::BytesFromClient => self.one(&edge, Field::BytesSent),
+            Canonical::BytesToClient => self.one(&edge, Field::BytesReceived),
             _ => Bound::Nothing,
         }
     }
@@ -818,13 +815,13 @@ impl<'a> Reading<'a> {
         let edge = self.incoming(Origin::Primary);
         match (self.canonical(), self.shape.part) {
             // The count of durations is the count of requests, with their codes.
-            (Canonical::Duration, Part::Count) => Bound::Fields(smallvec![
-                (Place::Edge(edge.clone()), Field::Code(self.code("code")), 1.0),
-                (Place::Edge(edge), Field::DurationCount, 1.0),
+            (Canonical::Duration, Part::Count) => Bound::Fields(vec![
+                (at(&edge), Field::Code(self.code("code")), 1.0),
+                (at(&edge), Field::DurationCount, 1.0),
             ]),
-            (Canonical::Duration, _) => self.duration_of(edge),
-            (Canonical::RequestSize, Part::Sum) => self.one(edge, Field::BytesSent),
-            (Canonical::ResponseSize, Part::Sum) => self.one(edge, Field::BytesReceived),
+            (Canonical::Duration, _) => self.duration_of(&edge),
+            (Canonical::RequestSize, Part::Sum) => self.one(&edge, Field::BytesSent),
+            (Canonical::ResponseSize, Part::Sum) => self.one(&edge, Field::BytesReceived),
             _ => Bound::Nothing,
         }
     }
@@ -844,12 +841,9 @@ impl<'a> Reading<'a> {
             _ => (self.incoming(Origin::Primary), self.code("status")),
         };
         if self.shape.part != Part::Count {
-            return self.duration_of(edge);
+            return self.duration_of(&edge);
         }
-        Bound::Fields(smallvec![
-            (Place::Edge(edge.clone()), Field::Code(code), 1.0),
-            (Place::Edge(edge), Field::DurationCount, 1.0),
-        ])
+        Bound::Fields(vec![(at(&edge), Field::Code(code), 1.0), (at(&edge), Field::DurationCount, 1.0)])
     }
 
     fn agentgateway(&self) -> Bound {
@@ -859,7 +853,7 @@ impl<'a> Reading<'a> {
                 let is_own = self.label("reason").is_some_and(|reason| reason != "Upstream");
                 self.gateway_requests(destination, self.code("status"), is_own)
             }
-            Canonical::Duration => self.duration_of(self.incoming(Origin::Primary)),
+            Canonical::Duration => self.duration_of(&self.incoming(Origin::Primary)),
             _ => Bound::Nothing,
         }
     }

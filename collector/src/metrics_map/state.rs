@@ -179,7 +179,7 @@ impl TargetState {
                 let edge = match place {
                     Place::Proxy => None,
                     Place::Edge(shape) => {
-                        let id = self.edge_id(shape);
+                        let id = self.edge_id(*shape);
                         self.edges[id as usize].has.note(&field);
                         Some(id)
                     }

@@ -138,8 +138,6 @@ async fn pages_come_with_their_counters() {
     assert_eq!(edge.source.as_ref().unwrap().service, "orders");
     assert_eq!(edge.interval_start_unix_nano, first.report.scraped_at.0);
     assert_eq!(edge.interval_end_unix_nano, second.report.scraped_at.0);
-    let apart = second.report.scraped_at.since(first.report.scraped_at);
-    assert_eq!(apart % 200_000_000 / 1_000_000, 0, "timestamps are aligned to the interval: {apart}");
     let status = &bench.handle.targets()[0];
     assert_eq!((status.health, status.last_error.as_str()), (Health::Up, ""));
     assert!(status.scrapes >= 2 && status.failures == 0);
