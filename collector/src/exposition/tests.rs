@@ -344,3 +344,71 @@ fn type_words_read_back() {
         assert_eq!(MetricKind::parse(word).map(MetricKind::as_str), Some(word));
     }
 }
+
+// === conformance material, read where it is kept ===
+
+fn conformance(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/prometheus").join(path)
+}
+
+/// Python wrote bytes that are not UTF-8 as lone surrogates, which JSON readers refuse.
+fn bytes_of_case(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\\udc") {
+        bytes.extend(serde_json::from_str::<String>(&format!("\"{before}\"")).unwrap().into_bytes());
+        bytes.push(u8::from_str_radix(&after[..2], 16).unwrap());
+        rest = &after[2..];
+    }
+    bytes.extend(serde_json::from_str::<String>(&format!("\"{rest}\"")).unwrap().into_bytes());
+    bytes
+}
+
+#[test]
+fn pages_prometheus_refuses_are_refused() {
+    #[derive(serde::Deserialize)]
+    struct Case<'a> {
+        format: &'a str,
+        #[serde(borrow)]
+        input: &'a serde_json::value::RawValue,
+    }
+    let Ok(text) = std::fs::read_to_string(conformance("exposition_error_cases.json")) else {
+        println!("skipped: the error cases are not here");
+        return;
+    };
+    let cases: Vec<Case<'_>> = serde_json::from_str(&text).unwrap();
+    for case in cases {
+        let raw = case.input.get().trim_matches('"');
+        let page = bytes_of_case(raw);
+        let dialect = if case.format == "om" { Dialect::OpenMetrics } else { Dialect::Text };
+        // What Go calls the end of the page is no error here.
+        if raw.starts_with("# EOF") && raw.trim_end_matches("\\n") == "# EOF" {
+            continue;
+        }
+        assert!(Parser::new(&page, dialect).any(|entry| entry.is_err()), "{raw} ({}) is read", case.format);
+    }
+}
+
+#[test]
+fn openmetrics_pages_are_judged() {
+    let Ok(folders) = std::fs::read_dir(conformance("openmetrics")) else {
+        println!("skipped: the OpenMetrics pages are not here");
+        return;
+    };
+    let (mut good, mut bad, mut refused) = (0, 0, 0);
+    for folder in folders.flatten().map(|folder| folder.path()) {
+        let page = std::fs::read(folder.join("metrics")).unwrap();
+        let test: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("test.json")).unwrap()).unwrap();
+        let error = Parser::new(&page, Dialect::OpenMetrics).find_map(Result::err);
+        if test["shouldParse"] == true {
+            assert_eq!(error, None, "{}", folder.display());
+            good += 1;
+        } else {
+            bad += 1;
+            refused += usize::from(error.is_some());
+        }
+    }
+    println!("{good} good pages read, {refused} of {bad} bad pages refused");
+    // The rest is well-formed and breaks rules between lines: order of families, values of counters.
+    assert!(refused >= 50, "{refused} of {bad}");
+}
