@@ -111,7 +111,7 @@ pub struct WalConfig {
     pub group_window: Duration,
     /// Bytes after which a group is committed at once.
     pub group_max_bytes: u64,
-    /// Bytes of records that may wait for the commit thread; further appends wait.
+    /// Bytes of records and attachments that may wait for the commit thread; further appends wait.
     pub queue_max_bytes: usize,
     /// Longest time an append waits for room in that queue before it is refused.
     pub queue_wait: Duration,

@@ -1,7 +1,7 @@
 //! The commit thread: many appends, one write and one sync.
 //!
-//! Appends wait in a queue bounded by bytes ([`super::WalConfig::queue_max_bytes`]). When it is
-//! full, further appends wait for room, first come first served, at most `queue_wait`, and are then
+//! Appends wait in a queue bounded by bytes of records and of what is attached to them
+//! ([`super::WalConfig::queue_max_bytes`]). When it is full, further appends wait for room, first come first served, at most `queue_wait`, and are then
 //! refused as overloaded; nothing that was acknowledged is affected. The thread takes a group,
 //! writes it, syncs it, hands it to the consumer and only then answers, so that a sync never blocks
 //! a reactor thread.
@@ -27,7 +27,7 @@ use super::stats::{WalStats, add, set};
 use super::{Record, SyncPolicy, WalConfig, WalPosition};
 use crate::disk::Disk;
 
-/// What a queued append costs besides its bytes; it bounds the number of tiny ones.
+/// What a queued append costs besides its record and attachment; it bounds the number of tiny ones.
 const PENDING_OVERHEAD_BYTES: u64 = 256;
 
 /// Why a record was not logged. It is not in the log then, unless the process ends before another
@@ -84,7 +84,8 @@ struct Shared<T> {
 
 struct Queue<T> {
     pending: VecDeque<Pending<T>>,
-    bytes: u64,
+    /// Bytes that will be written.
+    frame_bytes: u64,
     closing: bool,
 }
 
@@ -112,7 +113,7 @@ impl<T: Send + 'static> CommitLog<T> {
             Handover::new(from, wal.end(), config.handover_max_bytes, Arc::clone(&segments), Arc::clone(&stats));
         let handover = Arc::new(handover);
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { pending: VecDeque::new(), bytes: 0, closing: false }),
+            queue: Mutex::new(Queue { pending: VecDeque::new(), frame_bytes: 0, closing: false }),
             arrived: Condvar::new(),
             room: Arc::new(Semaphore::new(config.queue_max_bytes.min(Semaphore::MAX_PERMITS))),
             handover: Arc::clone(&handover),
@@ -126,7 +127,8 @@ impl<T: Send + 'static> CommitLog<T> {
     }
 
     /// Logs a record and returns where, once it is as durable as the sync policy promises.
-    /// `attachment` travels with it to the consumer and is charged there with `attachment_bytes`.
+    /// `attachment` travels with it to the consumer; it takes `attachment_bytes` of memory, which is
+    /// charged while it waits here and there.
     ///
     /// Dropping the future does not take the record back: it may be logged and handed over.
     ///
@@ -139,7 +141,7 @@ impl<T: Send + 'static> CommitLog<T> {
         attachment_bytes: usize,
     ) -> Result<WalPosition, AppendError> {
         self.check_length(&record)?;
-        let room = self.wait_for_room(&record).await?;
+        let room = self.wait_for_room(&record, attachment_bytes).await?;
         let answer = self.enqueue(record, attachment, attachment_bytes, Some(room))?;
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
@@ -219,9 +221,14 @@ impl<T: Send + 'static> CommitLog<T> {
         Ok(())
     }
 
-    async fn wait_for_room(&self, record: &Record) -> Result<OwnedSemaphorePermit, AppendError> {
-        // A record larger than the queue waits until the queue is empty.
-        let permits = queue_cost(record).min(self.config.queue_max_bytes as u64);
+    async fn wait_for_room(
+        &self,
+        record: &Record,
+        attachment_bytes: usize,
+    ) -> Result<OwnedSemaphorePermit, AppendError> {
+        // What is larger than the queue waits until the queue is empty.
+        let bytes = record.frame_bytes().saturating_add(attachment_bytes as u64).saturating_add(PENDING_OVERHEAD_BYTES);
+        let permits = bytes.min(self.config.queue_max_bytes as u64);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.shared.room).acquire_many_owned(permits);
         match tokio::time::timeout(self.config.queue_wait, room).await {
@@ -242,15 +249,15 @@ impl<T: Send + 'static> CommitLog<T> {
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Result<WalPosition, AppendError>>, AppendError> {
         let (reply, answer) = oneshot::channel();
-        let cost = queue_cost(&record);
+        let frame_bytes = record.frame_bytes();
         let pending = Pending { record, attachment, attachment_bytes, reply, since: Instant::now(), _room: room };
         let mut queue = self.shared.queue();
         if queue.closing {
             return Err(AppendError::Closed);
         }
         queue.pending.push_back(pending);
-        queue.bytes += cost;
-        set(&self.shared.stats.queued_bytes, queue.bytes);
+        queue.frame_bytes += frame_bytes;
+        set(&self.shared.stats.queued_bytes, queue.frame_bytes);
         drop(queue);
         self.shared.arrived.notify_one();
         Ok(answer)
@@ -265,10 +272,6 @@ impl<T> Drop for CommitLog<T> {
             tracing::error!("the commit thread of the write-ahead log panicked");
         }
     }
-}
-
-fn queue_cost(record: &Record) -> u64 {
-    record.frame_bytes() + PENDING_OVERHEAD_BYTES
 }
 
 impl<T> Shared<T> {
@@ -300,7 +303,7 @@ impl<T> Shared<T> {
             };
             let gathering = Gathering {
                 records: queue.pending.len(),
-                bytes: queue.bytes,
+                bytes: queue.frame_bytes,
                 oldest_waited: now.saturating_duration_since(oldest.since),
                 previous_records,
             };
@@ -323,16 +326,16 @@ impl<T> Shared<T> {
         let mut bytes = 0;
         let mut records = 0;
         for pending in &queue.pending {
-            bytes += queue_cost(&pending.record);
-            if records > 0 && bytes > max_bytes {
-                bytes -= queue_cost(&pending.record);
+            let more = bytes + pending.record.frame_bytes();
+            if records > 0 && more > max_bytes {
                 break;
             }
+            bytes = more;
             records += 1;
         }
         let rest = queue.pending.split_off(records);
-        queue.bytes -= bytes;
-        set(&self.stats.queued_bytes, queue.bytes);
+        queue.frame_bytes -= bytes;
+        set(&self.stats.queued_bytes, queue.frame_bytes);
         std::mem::replace(&mut queue.pending, rest)
     }
 }

@@ -39,7 +39,7 @@ pub struct WalStats {
     pub refused_overloaded: AtomicU64,
     /// Appends that failed with an error of the disk.
     pub refused_io: AtomicU64,
-    /// Bytes that wait for the commit thread (gauge).
+    /// Bytes of records that wait for the commit thread (gauge).
     pub queued_bytes: AtomicU64,
     /// Segments, the active one included (gauge).
     pub segments: AtomicU64,

@@ -50,7 +50,7 @@ async fn many_senders_share_syncs_and_arrive_in_log_order() {
         tokio::task::yield_now().await;
     }
     senders.extend((2..=64).map(send));
-    while load(&log.stats().queued_bytes) < 63 * 100 * 4 {
+    while load(&log.stats().queued_bytes) < 63 * record(2, 100).frame_bytes() {
         tokio::task::yield_now().await;
     }
     assert!(drain(&mut consumer).is_empty(), "nothing is handed over before it is durable");
@@ -201,7 +201,7 @@ async fn a_record_larger_than_a_segment_is_refused_for_good() {
 #[tokio::test]
 async fn a_stalled_disk_fills_the_queue_and_then_refuses() {
     let disk = SimDisk::new(1);
-    let config = WalConfig { queue_max_bytes: 3000, queue_wait: Duration::from_millis(20), ..small_config() };
+    let config = WalConfig { queue_max_bytes: 4000, queue_wait: Duration::from_millis(20), ..small_config() };
     let (log, mut consumer) = start(&disk, config, WalPosition::START);
     let log = Arc::new(log);
     let stalled = disk.hold_syncs();
