@@ -113,7 +113,7 @@ impl Graph {
 
 /// Adds up the windows of each key. Legs between a proxy and its own application are left out, and
 /// so is what a late span has taken back altogether: it never happened.
-pub(super) fn merge_windows(rows: &[EdgeRow]) -> Vec<(&EdgeKey, EdgeStats)> {
+pub(crate) fn merge_windows(rows: &[EdgeRow]) -> Vec<(&EdgeKey, EdgeStats)> {
     let mut merged: HashMap<&EdgeKey, EdgeStats> = HashMap::new();
     for row in rows.iter().filter(|row| row.key.direction != Direction::Local) {
         merged.entry(&*row.key).or_default().merge(&row.stats);

@@ -15,6 +15,6 @@ mod select;
 mod tests;
 
 pub use aggregate::{EdgeTotals, Graph, NodeTotals, RouteTotals, Volume, VolumeSource};
-pub(crate) use aggregate::{is_entry_edge, ratio};
+pub(crate) use aggregate::{is_entry_edge, merge_windows, ratio};
 pub use names::{NodeId, Resolver, Scope};
 pub use select::{FocusDirection, Selection};

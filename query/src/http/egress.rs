@@ -6,7 +6,7 @@ use axum::extract::{RawQuery, State};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
-use windrose_proto::edge::{EdgeRow, SpanStats};
+use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats, SpanStats};
 use windrose_proto::hop::{Entry, EntryRoute};
 use windrose_proto::model::{Direction, NodeRole};
 
@@ -14,7 +14,7 @@ use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
 use super::state::{QueryState, edge_rows};
-use crate::graph::{NodeId, Resolver, ratio};
+use crate::graph::{NodeId, Resolver, merge_windows, ratio};
 use crate::topology::{ErrorShare, SideLatency, WindowAnswer, errors_by_class, millis};
 
 /// Calls of one caller to one host on behalf of one route.
@@ -81,27 +81,28 @@ fn report(rows: &[EdgeRow], seconds: f64) -> Vec<EgressAnswer> {
     // What callers waited for the gateway, and what the gateway waited for the outside.
     let mut waited: BTreeMap<(NodeId, NodeId), SpanStats> = BTreeMap::new();
     let mut passed_on: BTreeMap<(NodeId, NodeId), SpanStats> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.key.direction == Direction::Egress && row.stats.spans.attempts > 0) {
-        let (source, destination) = (resolver.resolve(&row.key.source), resolver.resolve(&row.key.destination));
-        if row.key.destination.role == NodeRole::Egress {
-            waited.entry((source, destination)).or_default().merge(&row.stats.spans);
+    let leaves = |(key, stats): &(&EdgeKey, EdgeStats)| key.direction == Direction::Egress && stats.spans.attempts > 0;
+    for (key, stats) in merge_windows(rows).into_iter().filter(leaves) {
+        let (source, destination) = (resolver.resolve(&key.source), resolver.resolve(&key.destination));
+        if key.destination.role == NodeRole::Egress {
+            waited.entry((source, destination)).or_default().merge(&stats.spans);
             continue;
         }
-        let (route, gap) = match &row.key.entry {
+        let (route, gap) = match &key.entry {
             Some(Entry::Route(route)) => (Some(EntryRoute::clone(route)), None),
             Some(Entry::Unknown(gap)) => (None, Some(gap.as_str())),
             None => (None, Some("counters know no route")),
         };
-        let through_gateway = row.key.source.role == NodeRole::Egress;
+        let through_gateway = key.source.role == NodeRole::Egress;
         let (caller, gateway) = if through_gateway {
-            (row.key.origin.as_deref().map(|origin| resolver.resolve(origin)), Some(source))
+            (key.origin.as_deref().map(|origin| resolver.resolve(origin)), Some(source))
         } else {
             (Some(source), None)
         };
         if let (Some(caller), Some(gateway)) = (&caller, &gateway) {
-            passed_on.entry((caller.clone(), gateway.clone())).or_default().merge(&row.stats.spans);
+            passed_on.entry((caller.clone(), gateway.clone())).or_default().merge(&stats.spans);
         }
-        leaving.entry((destination, caller, gateway, route, gap)).or_default().merge(&row.stats.spans);
+        leaving.entry((destination, caller, gateway, route, gap)).or_default().merge(&stats.spans);
     }
     let overhead = |caller: &NodeId, gateway: &NodeId| {
         let ends = (caller.clone(), gateway.clone());

@@ -8,13 +8,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use windrose_proto::edge::{EdgeRow, SpanStats};
 use windrose_proto::hop::{Entry, EntryRoute};
-use windrose_proto::model::{Direction, NodeRole};
+use windrose_proto::model::NodeRole;
 
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
 use super::state::{QueryState, edge_rows};
-use crate::graph::{Resolver, is_entry_edge, ratio};
+use crate::graph::{Resolver, is_entry_edge, merge_windows, ratio};
 use crate::topology::{SideLatency, WindowAnswer};
 
 /// Routes of one answer when `limit` is not given.
@@ -92,17 +92,17 @@ pub(super) async fn routes(
 fn gather(rows: &[EdgeRow]) -> BTreeMap<EntryRoute, Gathered> {
     let resolver = Resolver::learn(rows);
     let mut routes: BTreeMap<EntryRoute, Gathered> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.key.direction != Direction::Local) {
-        let Some(Entry::Route(route)) = &row.key.entry else { continue };
+    for (key, stats) in merge_windows(rows) {
+        let Some(Entry::Route(route)) = &key.entry else { continue };
         let route = routes.entry(EntryRoute::clone(route)).or_default();
-        let destination = resolver.resolve(&row.key.destination);
-        if is_entry_edge(&row.key) {
-            route.entry.merge(&row.stats.spans);
+        let destination = resolver.resolve(&key.destination);
+        if is_entry_edge(key) {
+            route.entry.merge(&stats.spans);
             route.gateways.insert(destination.to_string());
             continue;
         }
-        route.inner_calls += row.stats.spans.calls;
-        match row.key.destination.role {
+        route.inner_calls += stats.spans.calls;
+        match key.destination.role {
             NodeRole::External => drop(route.egress_hosts.insert(destination.to_string())),
             NodeRole::Egress | NodeRole::Gateway | NodeRole::Unknown => {}
             _ => drop(route.services.insert(destination.to_string())),
