@@ -98,7 +98,7 @@ impl Home {
     #[must_use]
     pub fn spawn(&self) -> TestServer {
         let mut child = Command::new(places::binary())
-            .args(["serve", "--print-ports", "--config"])
+            .args(["serve", "--config"])
             .arg(self.config())
             .current_dir(self.path())
             .stdin(Stdio::null())
@@ -221,11 +221,12 @@ async fn loop_until_ports(child: &mut Child, log: &Log, deadline: Duration) -> P
     .await
 }
 
-/// The addresses as the server prints them when it is ready.
+/// The addresses that the server logs, one line per port.
 fn ports(lines: &[String]) -> Option<Ports> {
-    let printed = |line: &String| serde_json::from_str::<Value>(line).ok().filter(|line| line["otlp_grpc"].is_string());
-    let printed = lines.iter().find_map(printed)?;
-    let address = |name: &str| printed[name].as_str()?.parse().ok();
+    let fields = lines.iter().filter_map(|line| Some(serde_json::from_str::<Value>(line).ok()?["fields"].take()));
+    let listening: Vec<Value> = fields.filter(|fields| fields["message"] == "listening").collect();
+    let address =
+        |port: &str| listening.iter().find(|fields| fields["port"] == port)?["address"].as_str()?.parse().ok();
     Some(Ports {
         otlp_grpc: address("otlp_grpc")?,
         otlp_http: address("otlp_http")?,
