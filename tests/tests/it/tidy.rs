@@ -49,7 +49,11 @@ const RESERVED: [Reserved; 4] = [
         files: &["windrose/src/config"],
         why: "only the configuration reads the environment",
     },
-    Reserved { text: "std::process::exit", files: &[], why: "main returns an exit code" },
+    Reserved {
+        text: "std::process::exit",
+        files: &["windrose/src/signals.rs"],
+        why: "main returns an exit code; only a second signal ends at once",
+    },
 ];
 
 fn metadata() -> Value {
