@@ -136,7 +136,8 @@ struct Writer {
 impl Writer {
     /// `router:NAME` and `sidecar:NAME[:LAST_OCTET]` are Istio proxies in namespace `shop`,
     /// `waypoint:NAME` too; `attempt:NAME` is their span without a node id; `envoy:NAME` a plain
-    /// Envoy, `app:NAME` an SDK, `haproxy:NAME` with a host, `zipkin:NAME` a Zipkin endpoint.
+    /// Envoy, `app:NAME` an SDK, `pod:NAME:POD` one that knows its pod, `kong:NAME` and
+    /// `nginx:NAME` what they say, `haproxy:NAME:HOST` with a host, `zipkin:NAME` a Zipkin endpoint.
     fn of(text: &str) -> Self {
         let mut parts = text.split(':');
         let (kind, name) = (parts.next().unwrap(), parts.next().unwrap());
@@ -161,6 +162,14 @@ impl Writer {
                 resource(&mut writer, "service.name", name.to_owned());
             }
             "app" => resource(&mut writer, "service.name", name.to_owned()),
+            "pod" => {
+                resource(&mut writer, "service.name", name.to_owned());
+                resource(&mut writer, "k8s.pod.name", octet.to_owned());
+            }
+            "kong" | "nginx" => {
+                writer.scope = if kind == "kong" { "kong-internal" } else { "nginx" };
+                resource(&mut writer, "service.name", name.to_owned());
+            }
             "zipkin" => resource(&mut writer, "service.name", name.to_owned()),
             "haproxy" => {
                 writer.scope = "haproxy";
@@ -360,6 +369,45 @@ fn an_application_of_another_name_behind_its_sidecar() {
          orders -> users east_west D5 both 200
          order-api -> db east_west D5 client -
          entry GET /",
+    );
+}
+
+#[test]
+fn a_gateway_in_a_pod_of_the_mesh_is_one_node_with_its_sidecar() {
+    check(
+        "1 - server 0..90 sidecar:kong:3 ingress http.url=http://shop/api/orders/5 http.status_code=200 response_flags=- upstream_cluster=inbound|8000|| peer.address=10.9.9.9
+         2 1 server 1..89 kong:kong kong http.method=GET http.url=http://shop/api/orders/5 http.status_code=200
+         3 2 client 2..88 kong:kong kong.balancer net.peer.name=orders.shop.svc try_count=1
+         4 3 client 3..87 sidecar:kong:3 egress http.status_code=200 response_flags=- upstream_cluster=outbound|80||orders.shop.svc.cluster.local
+         5 4 server 4..86 sidecar:orders:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||",
+        "(client) -> kong north_south D1 server 200
+         kong -> kong local D0 server 200
+         kong -> kong local D0 both 200
+         kong -> orders north_south D4 both 200
+         entry GET /api/orders/{id}",
+    );
+    let derived = check(
+        "1 - server 0..90 sidecar:edge:3 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||
+         2 1 server 1..89 nginx:edge-nginx / http.method=GET http.target=/api/orders/5 http.status_code=200
+         4 2 client 3..87 sidecar:edge:3 egress http.status_code=200 response_flags=- upstream_cluster=outbound|80||orders.shop.svc.cluster.local",
+        "(client) -> edge north_south D1 server 200
+         edge -> edge-nginx local D0 server 200
+         edge-nginx -> edge local D0 server 200
+         edge -> orders north_south D4 client 200
+         entry GET /api/orders/{id}",
+    );
+    assert_eq!(&*derived.request.entry_node.service, "edge", "the node the topology shows");
+}
+
+#[test]
+fn a_call_past_the_sidecar_is_no_local_leg() {
+    check(
+        "1 - client 0..99 sidecar:web egress http.status_code=200 response_flags=- upstream_cluster=outbound|80||orders.shop.svc.cluster.local
+         2 1 server 1..90 sidecar:orders:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||
+         3 2 server 3..80 pod:legacy:legacy-0 GET_/ http.response.status_code=200",
+        "web -> orders east_west D5 both 200
+         orders -> legacy east_west D5 server 200
+         entry unknown: propagation_lost",
     );
 }
 

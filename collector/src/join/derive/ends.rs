@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use windrose_proto::Text;
 use windrose_proto::hop::{Gap, Node};
 use windrose_proto::model::{NodeRole, ProxyKind, Vantage};
@@ -22,6 +22,8 @@ pub(super) struct Ends<'r, 'a> {
     /// First row of every address that proxies of the trace are known by.
     by_ip: HashMap<IpAddr, RowId>,
     nodes: HashMap<(*const Identity, NodeRole, ProxyKind), Arc<Node>>,
+    /// Nodes whose sidecar stands before a gateway (rule R4e).
+    fronted: HashSet<u32>,
     /// The nearest row at or above each that is not an egress gateway; empty without one.
     beyond_egress: Vec<Option<RowId>>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Source {
 // === impl Ends ===
 
 impl<'r, 'a> Ends<'r, 'a> {
-    pub(super) fn new(rows: &'r Rows<'a>, hosts: &'r HostRules) -> Self {
+    pub(super) fn new(rows: &'r Rows<'a>, hosts: &'r HostRules, fronted: HashSet<u32>) -> Self {
         let mut by_ip = HashMap::new();
         for id in rows.ids() {
             let row = rows.get(id);
@@ -44,13 +46,20 @@ impl<'r, 'a> Ends<'r, 'a> {
                 by_ip.entry(ip).or_insert(id);
             }
         }
-        Self { rows, hosts, by_ip, nodes: HashMap::new(), beyond_egress: beyond_egress(rows) }
+        Self { rows, hosts, by_ip, nodes: HashMap::new(), fronted, beyond_egress: beyond_egress(rows) }
+    }
+
+    /// The role of the node a row belongs to.
+    fn role_of(&self, id: RowId) -> NodeRole {
+        let row = self.rows.get(id);
+        if row.is_sidecar() && self.fronted.contains(&row.node) { NodeRole::Gateway } else { row.role }
     }
 
     /// The node a row is.
     pub(super) fn node_of(&mut self, id: RowId) -> Arc<Node> {
         let row = self.rows.get(id);
-        let key = (Arc::as_ptr(&row.identity), row.role, row.kind);
+        let role = self.role_of(id);
+        let key = (Arc::as_ptr(&row.identity), role, row.kind);
         let node = self.nodes.entry(key).or_insert_with(|| {
             let identity = &row.identity;
             Arc::new(Node {
@@ -59,7 +68,7 @@ impl<'r, 'a> Ends<'r, 'a> {
                 service: identity.service.clone(),
                 workload: identity.workload.clone(),
                 version: identity.version.clone(),
-                role: row.role,
+                role,
                 proxy_kind: row.kind,
             })
         });
@@ -91,7 +100,7 @@ impl<'r, 'a> Ends<'r, 'a> {
             return known(self.node_of(caller));
         }
         let is_public = caller_ip.is_some_and(|ip| !self.is_internal_ip(ip));
-        if (row.role != NodeRole::Egress && is_public) || row.role == NodeRole::Gateway {
+        if (row.role != NodeRole::Egress && is_public) || self.role_of(entry) == NodeRole::Gateway {
             return known(Arc::new(Node::client()));
         }
         if let Some(node) = self.announced(entry) {

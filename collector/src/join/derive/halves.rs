@@ -109,14 +109,10 @@ impl<'a> Pairing<'_, 'a> {
         }
     }
 
-    /// The caller of a sidecar on its way out is its own application: a local leg when that has a
-    /// span for it, else nothing.
+    /// The caller of a sidecar on its way out is the process behind it: a local leg when that has
+    /// a span for it, else nothing.
     fn link_own_app(&mut self, caller: Option<RowId>, id: RowId) {
-        let is_own = |caller: &RowId| {
-            let (app, proxy) = (self.row(*caller), self.row(id));
-            app.is_app() && (proxy.is_certain_sidecar() || app.identity.service == proxy.identity.service)
-        };
-        if let Some(caller) = caller.filter(is_own) {
+        if let Some(caller) = caller.filter(|caller| self.rows.is_called_by_own(*caller, id)) {
             self.push(Some(caller), Some(id), None);
         }
     }
@@ -160,7 +156,9 @@ impl<'a> Pairing<'_, 'a> {
                 continue;
             }
             if row.is_outbound_sidecar() {
-                self.link_own_app(row.carrier.filter(|carrier| self.row(*carrier).is_up()), id);
+                // An application's entry is no word about its calls; a gateway's is.
+                let says_so = |carrier: &RowId| self.row(*carrier).is_up() || !self.row(*carrier).is_app();
+                self.link_own_app(row.carrier.filter(says_so), id);
                 continue;
             }
             if !is_gateway(row.role) {

@@ -1,5 +1,6 @@
 //! A pair of spans to a hop: status, fault and direction (rules H, FH, D).
 
+use hashbrown::HashSet;
 use windrose_proto::Text;
 use windrose_proto::hop::{Entry, Gap, Hop, Node};
 use windrose_proto::id::SpanId;
@@ -44,7 +45,7 @@ impl Draft {
 
 /// All hops, in the order of the pairs.
 pub(super) fn build(rows: &Rows<'_>, plan: &Plan, hosts: &HostRules) -> Vec<Draft> {
-    let mut ends = Ends::new(rows, hosts);
+    let mut ends = Ends::new(rows, hosts, fronted_gateways(rows, plan));
     let retries = FailedTries::of(rows);
     plan.pairs.iter().map(|pair| Draft { pair: pair.clone(), hop: hop(rows, pair, &mut ends, &retries) }).collect()
 }
@@ -196,11 +197,22 @@ fn is_local(rows: &Rows<'_>, pair: &Pair) -> bool {
     if is_proxy_and_app && c.identity.service == s.identity.service {
         return true;
     }
-    // A sidecar on its way in hands over to its application, one on its way out got it from there,
-    // whatever the application calls itself.
-    let hands_over = c.is_certain_sidecar() && c.span.upstream_is_own_app && s.is_app();
-    let got_from = s.is_certain_sidecar() && s.is_outbound_sidecar() && c.is_app();
-    hands_over || got_from
+    rows.hands_to_own(client, server) || rows.is_called_by_own(client, server)
+}
+
+/// Nodes of sidecars with a gateway behind them: Kong or nginx in a pod of the mesh is one node
+/// with its sidecar, and that node is a gateway (rule R4e).
+fn fronted_gateways(rows: &Rows<'_>, plan: &Plan) -> HashSet<u32> {
+    let mut fronted = HashSet::new();
+    for pair in plan.pairs.iter().filter(|pair| is_local(rows, pair)) {
+        let ends = [(pair.client, pair.server), (pair.server, pair.client)];
+        for (sidecar, other) in ends.into_iter().filter_map(|(a, b)| Some((rows.get(a?), rows.get(b?)))) {
+            if sidecar.is_sidecar() && other.role == NodeRole::Gateway {
+                fronted.insert(sidecar.node);
+            }
+        }
+    }
+    fronted
 }
 
 fn reporters(pair: &Pair, halves: &Halves<'_, '_>) -> Reporters {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use windrose_proto::Text;
 use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, Request};
 use windrose_proto::id::SpanId;
-use windrose_proto::model::{NodeRole, Protocol};
+use windrose_proto::model::{Direction, NodeRole, Protocol};
 
 use super::hops::Draft;
 use super::rows::{Row, RowId, Rows};
@@ -144,11 +144,18 @@ fn entry_route(row: &Row<'_>) -> EntryRoute {
     EntryRoute { route, host: span.host.as_deref().map(Text::from) }
 }
 
-/// The node of a row, shared with a hop that has the same one.
+/// The node of a row, shared with a hop that has the same one. A gateway behind a sidecar goes by
+/// its sidecar's, as everybody who calls it sees it.
 fn node_of(rows: &Rows<'_>, id: RowId, drafts: &[Draft]) -> Arc<Node> {
-    let as_server = drafts.iter().find(|draft| draft.pair.server == Some(id)).map(|draft| &draft.hop.destination);
+    let as_server = drafts.iter().find(|draft| draft.pair.server == Some(id));
     let as_client = || drafts.iter().find(|draft| draft.pair.client == Some(id)).map(|draft| &draft.hop.source);
-    if let Some(node) = as_server.or_else(as_client) {
+    let is_behind_sidecar = |draft: &&Draft| draft.hop.direction == Direction::Local && draft.pair.client.is_some();
+    let node = match as_server {
+        Some(draft) if is_behind_sidecar(&draft) => Some(&draft.hop.source),
+        Some(draft) => Some(&draft.hop.destination),
+        None => as_client(),
+    };
+    if let Some(node) = node {
         return Arc::clone(node);
     }
     let row = rows.get(id);

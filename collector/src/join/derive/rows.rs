@@ -196,6 +196,29 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Whether the two are known to be in different pods.
+    pub(super) fn pods_differ(&self, a: RowId, b: RowId) -> bool {
+        match (&self.get(a).identity.pod, &self.get(b).identity.pod) {
+            (Some(a), Some(b)) => a != b,
+            _ => false,
+        }
+    }
+
+    /// Whether `proxy` is a sidecar on its way out and `caller` the process behind it: nobody else
+    /// can call there, whatever that process calls itself.
+    pub(super) fn is_called_by_own(&self, caller: RowId, proxy: RowId) -> bool {
+        let (process, sidecar) = (self.get(caller), self.get(proxy));
+        let is_sure = sidecar.is_certain_sidecar() || process.identity.service == sidecar.identity.service;
+        sidecar.is_outbound_sidecar() && !process.is_sidecar() && is_sure && !self.pods_differ(caller, proxy)
+    }
+
+    /// Whether `proxy` is a sidecar on its way in and `callee` the process behind it.
+    pub(super) fn hands_to_own(&self, proxy: RowId, callee: RowId) -> bool {
+        let (sidecar, process) = (self.get(proxy), self.get(callee));
+        let is_inbound = sidecar.is_certain_sidecar() && sidecar.span.upstream_is_own_app;
+        is_inbound && !process.is_sidecar() && !self.pods_differ(proxy, callee)
+    }
+
     /// Numbers the distinct pairs of service and namespace.
     pub(super) fn number_nodes(&mut self) {
         let mut numbers: HashMap<(&str, Option<&str>), u32> = HashMap::with_capacity(8);
