@@ -2,17 +2,16 @@
 //! them, not millions; should an attacker invent more, the table starts over, which only costs
 //! sharing.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use windrose_proto::Text;
 use windrose_proto::model::NodeRole;
 use windrose_proto::normal::{Destination, Identity, Process};
 
 use super::destination::DestinationParts;
 use super::identity::IdentityParts;
-use super::resource::FixedHasher;
 
 /// Entries per table; at about 300 bytes each, a full set of tables stays below 60 MB.
 const ENTRIES_MAX: usize = 65_536;
@@ -30,6 +29,8 @@ pub(super) struct Interner {
     identities: Table<RawIdentity>,
     processes: Table<Arc<Process>>,
     destinations: Table<KnownDestination>,
+    /// Hashes stay in these tables, so they may differ from run to run.
+    hasher: DefaultHashBuilder,
 }
 
 /// An identity by what it was read from, before aliases.
@@ -82,7 +83,7 @@ impl Interner {
             let raw = parts.to_identity();
             RawIdentity { known: finish(raw.clone()), raw }
         };
-        &self.identities.get_or_insert(hash(&parts), |entry| parts.is(&entry.raw), make).known
+        &self.identities.get_or_insert(self.hasher.hash_one(parts), |entry| parts.is(&entry.raw), make).known
     }
 
     /// The process with this resource and node id.
@@ -90,7 +91,7 @@ impl Interner {
         let is =
             |process: &Arc<Process>| process.resource_hash == resource_hash && process.node_id.as_deref() == node_id;
         let make = || Arc::new(Process { resource_hash, node_id: node_id.map(Text::from) });
-        Arc::clone(self.processes.get_or_insert(hash(&(resource_hash, node_id)), is, make))
+        Arc::clone(self.processes.get_or_insert(self.hasher.hash_one((resource_hash, node_id)), is, make))
     }
 
     /// The destination of `parts`; `rename` applies the operator's aliases when it is new.
@@ -103,7 +104,9 @@ impl Interner {
             let raw = Arc::new(parts.to_destination());
             KnownDestination { named: rename(&raw).map_or_else(|| Arc::clone(&raw), Arc::new), raw }
         };
-        Arc::clone(&self.destinations.get_or_insert(hash(&parts), |known| parts.is(&known.raw), make).named)
+        Arc::clone(
+            &self.destinations.get_or_insert(self.hasher.hash_one(parts), |known| parts.is(&known.raw), make).named,
+        )
     }
 
     /// Forgets what depends on the operator's rules, after they changed.
@@ -111,8 +114,4 @@ impl Interner {
         self.identities.entries.clear();
         self.destinations.entries.clear();
     }
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    FixedHasher::default().hash_one(value)
 }
