@@ -24,7 +24,7 @@ use windrose_proto::model::{NodeRole, Protocol, ProxyKind, Reason, Reporters};
 use windrose_proto::time::{TimeRange, UnixNanos};
 
 use crate::exposition::Dialect;
-use crate::normalise::host::HostRules;
+use crate::normalise::overrides::Overrides;
 
 pub mod batch;
 pub mod bind;
@@ -52,7 +52,8 @@ pub struct Page<'a> {
 /// What operators and limits say.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub hosts: HostRules,
+    /// Names, roles, and which hosts are inside.
+    pub overrides: Overrides,
     /// Most series remembered per target. One costs about 250 bytes, so the default bounds a target
     /// at 50 MB; an Envoy with 2 000 upstream clusters needs about 90 000.
     pub series_max: usize,
@@ -209,7 +210,7 @@ pub const SERIES_PER_TARGET_MAX: usize = 200_000;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hosts: HostRules::default(), series_max: SERIES_PER_TARGET_MAX, internal_clusters: Vec::new() }
+        Self { overrides: Overrides::default(), series_max: SERIES_PER_TARGET_MAX, internal_clusters: Vec::new() }
     }
 }
 

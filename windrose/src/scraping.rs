@@ -33,7 +33,7 @@ impl Scraping {
         let tasks = Tasks::new(runtime.clone());
         let (sender, events) = tasks::channel(EVENTS_WAITING_MAX);
         let options =
-            metrics_map::Options { hosts: config.join.overrides.hosts.clone(), ..metrics_map::Options::default() };
+            metrics_map::Options { overrides: config.join.overrides.clone(), ..metrics_map::Options::default() };
         let (handle, scraper) = Scraper::new(config.scrape.clone(), clock, sender, options);
         tasks.spawn("scraper", scraper.run(tasks.stopping()));
         tasks.spawn("scraped counters", hand_on(events, Arc::clone(pipeline.intake())));

@@ -398,7 +398,8 @@ fn openmetrics_pages_are_judged() {
     let (mut good, mut bad, mut refused) = (0, 0, 0);
     for folder in folders.flatten().map(|folder| folder.path()) {
         let page = std::fs::read(folder.join("metrics")).unwrap();
-        let test: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("test.json")).unwrap()).unwrap();
+        let test: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("test.json")).unwrap()).unwrap();
         let error = Parser::new(&page, Dialect::OpenMetrics).find_map(Result::err);
         if test["shouldParse"] == true {
             assert_eq!(error, None, "{}", folder.display());

@@ -4,25 +4,36 @@
 use windrose_proto::Text;
 use windrose_proto::hop::{CLIENT_NODE, UNKNOWN_NODE};
 use windrose_proto::model::{Direction, NodeRole, ProxyKind, Reporters};
+use windrose_proto::normal::Identity;
 use windrose_proto::wire;
 
 use super::{CounterDelta, Observation, Peer, PeerNode, TargetIdentity};
 use crate::normalise::names::names_egress;
+use crate::normalise::overrides::Overrides;
 
 /// Turns what a page told into the record of the log. `None` when there is nothing to tell.
 #[must_use]
-pub fn batch(identity: &TargetIdentity, observation: &Observation) -> Option<wire::CounterBatch> {
-    let edges: Vec<wire::EdgeCounters> = observation.edges.iter().filter_map(|delta| edge(identity, delta)).collect();
-    let proxy_spans = proxy_spans(identity, observation);
+pub fn batch(
+    identity: &TargetIdentity,
+    observation: &Observation,
+    overrides: &Overrides,
+) -> Option<wire::CounterBatch> {
+    let edges: Vec<wire::EdgeCounters> =
+        observation.edges.iter().filter_map(|delta| edge(identity, delta, overrides)).collect();
+    let proxy_spans = proxy_spans(identity, observation, overrides);
     let is_empty = edges.is_empty() && proxy_spans.is_none();
     (!is_empty).then(|| wire::CounterBatch { edges, proxy_spans: proxy_spans.into_iter().collect() })
 }
 
-fn proxy_spans(identity: &TargetIdentity, observation: &Observation) -> Option<wire::ProxySpans> {
+fn proxy_spans(
+    identity: &TargetIdentity,
+    observation: &Observation,
+    overrides: &Overrides,
+) -> Option<wire::ProxySpans> {
     let proxy = observation.proxy;
     let sent = proxy.spans_sent?;
     let interval = observation.interval?;
-    let node = own_node(identity, observation.proxy_kind);
+    let node = renamed(own_node(identity, observation.proxy_kind), overrides);
     Some(wire::ProxySpans {
         node: Some(node),
         pod: identity.pod.as_deref().unwrap_or_default().to_owned(),
@@ -32,9 +43,9 @@ fn proxy_spans(identity: &TargetIdentity, observation: &Observation) -> Option<w
     })
 }
 
-fn edge(identity: &TargetIdentity, delta: &CounterDelta) -> Option<wire::EdgeCounters> {
-    let source = resolve(identity, delta, &delta.source)?;
-    let destination = resolve(identity, delta, &delta.destination)?;
+fn edge(identity: &TargetIdentity, delta: &CounterDelta, overrides: &Overrides) -> Option<wire::EdgeCounters> {
+    let source = overridden(resolve(identity, delta, &delta.source)?, overrides);
+    let destination = overridden(resolve(identity, delta, &delta.destination)?, overrides);
     let direction = direction(&source, &destination);
     let counts = &delta.counts;
     let by_code = counts.by_code.iter().map(|(code, count)| (code.to_string(), *count)).collect();
@@ -95,6 +106,27 @@ fn resolve(identity: &TargetIdentity, delta: &CounterDelta, peer: &Peer) -> Opti
         proxy_kind: if is_own { delta.proxy_kind.as_str().to_owned() } else { String::new() },
     };
     Some(End { node: wire_node, role: role_text, is_external, is_known: true })
+}
+
+/// Under the name and in the role the operator gave it; both come before every rule.
+fn overridden(mut end: End, overrides: &Overrides) -> End {
+    if let Some(role) = overrides.role_of(&end.node.service) {
+        end.role = Some(role);
+        end.is_external = role == NodeRole::External;
+    }
+    end.node = renamed(end.node, overrides);
+    end
+}
+
+fn renamed(mut node: wire::Node, overrides: &Overrides) -> wire::Node {
+    if let Some(role) = overrides.role_of(&node.service) {
+        role.as_str().clone_into(&mut node.role);
+    }
+    let namespace = Some(node.namespace).filter(|namespace| !namespace.is_empty());
+    let identity =
+        Identity { service: Text::from(node.service), namespace: namespace.map(Text::from), ..Identity::default() };
+    let identity = overrides.rename(identity);
+    wire::Node { service: identity.service.to_string(), namespace: text(identity.namespace.as_ref()), ..node }
 }
 
 /// Whether a named end is the scraped target itself: Istio's series name it like any other.

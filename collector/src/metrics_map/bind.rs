@@ -95,7 +95,7 @@ impl<'a> Context<'a> {
 /// Rule M1, the most telling family first. A page may hold several kinds; the kind of the proxy is
 /// that of its data plane.
 fn proxy_kind_of(page: &[u8]) -> ProxyKind {
-    let has = |prefix: &str| {
+    let has_line = |prefix: &str| {
         page.starts_with(prefix.as_bytes())
             || memchr::memmem::find(page, [b"\n", prefix.as_bytes()].concat().as_slice()).is_some()
     };
@@ -115,8 +115,29 @@ fn proxy_kind_of(page: &[u8]) -> ProxyKind {
         ("outbound_http_", ProxyKind::Linkerd),
     ]
     .into_iter()
-    .find_map(|(prefix, kind)| has(prefix).then_some(kind))
-    .unwrap_or(ProxyKind::None)
+    .find_map(|(prefix, kind)| has_line(prefix).then_some(kind))
+    .map_or(ProxyKind::None, |kind| if kind == ProxyKind::Envoy { envoy_kind_of(page) } else { kind })
+}
+
+/// Which control plane an Envoy belongs to, by the clusters it names (rules P1a–P1z), so that its
+/// counters and its spans are the same reporter's.
+fn envoy_kind_of(page: &[u8]) -> ProxyKind {
+    let has = |text: &str| memchr::memmem::find(page, text.as_bytes()).is_some();
+    [
+        ("name=\"outbound|", ProxyKind::Istio),
+        ("name=\"inbound|", ProxyKind::Istio),
+        ("name=\"InboundPassthroughCluster", ProxyKind::Istio),
+        ("name=\"cds_egress_", ProxyKind::AppMesh),
+        ("name=\"cds_ingress_", ProxyKind::AppMesh),
+        ("consul_destination_service", ProxyKind::Consul),
+        ("name=\"httproute/", ProxyKind::EnvoyGateway),
+        ("name=\"grpcroute/", ProxyKind::EnvoyGateway),
+        ("name=\"kube_", ProxyKind::Kgateway),
+        ("gloo-system\"", ProxyKind::Kgateway),
+    ]
+    .into_iter()
+    .find_map(|(text, kind)| has(text).then_some(kind))
+    .unwrap_or(ProxyKind::Envoy)
 }
 
 fn caddy_handler(page: Page<'_>) -> Option<String> {
@@ -222,7 +243,7 @@ impl<'a> Reading<'a> {
 
     fn node_of_host(&self, host: &str) -> PeerNode {
         let host = crate::normalise::host::host_of(host).unwrap_or(host);
-        let hosts = &self.context.options.hosts;
+        let hosts = &self.context.options.overrides.hosts;
         let named = hosts.service_of(host);
         PeerNode {
             service: Text::from(named.service.unwrap_or(host)),
@@ -359,7 +380,7 @@ impl<'a> Reading<'a> {
         };
         let name = envoy::reattach(&label, self.shape.infix);
         let options = self.context.options;
-        let Some(cluster) = parse_cluster_with(&name, &options.hosts) else { return Bound::Nothing };
+        let Some(cluster) = parse_cluster_with(&name, &options.overrides.hosts) else { return Bound::Nothing };
         if envoy::is_internal_cluster(name.trim_end_matches(';'), &cluster, &options.internal_clusters) {
             return Bound::Internal;
         }

@@ -151,7 +151,7 @@ fn digest(target: &Target, options: &Options, answer: Answer, scraped_at: UnixNa
         let read = metrics_map::Page { body: &page.body, dialect, scraped_at };
         let observation = metrics_map::observe(&target.identity, &mut state, read, options);
         series_over_limit = observation.stats.over_limit;
-        let counters = metrics_map::batch::batch(&target.identity, &observation);
+        let counters = metrics_map::batch::batch(&target.identity, &observation, &options.overrides);
         Ok((page, counters))
     };
     let result = take_apart();

@@ -3,6 +3,8 @@
 use super::mesh::replay;
 use super::{Scraped, codes, shared, title, total};
 use crate::metrics_map::{batch::batch, table};
+use crate::normalise::overrides::{Alias, Overrides, RoleOverride};
+use windrose_proto::model::{NodeRole, ProxyKind};
 
 /// Two pages of a target; every edge as `title calls[codes] and what else is not zero`.
 #[track_caller]
@@ -332,7 +334,7 @@ fn check_batch(labels: &[(&str, &str)], before: &str, after: &str, expect: &[&st
     let mut target = Scraped::new(labels);
     let _first = target.page(100, before);
     let seen = target.page(160, after);
-    let edges = batch(&target.identity, &seen).map(|batch| batch.edges).unwrap_or_default();
+    let edges = batch(&target.identity, &seen, &target.options.overrides).map(|batch| batch.edges).unwrap_or_default();
     let end =
         |node: Option<windrose_proto::wire::Node>| node.map(|node| format!("{}({})", node.service, node.role)).unwrap();
     let mut found: Vec<String> = edges
@@ -380,6 +382,45 @@ fn batches_name_direction_and_roles() {
             "north_south istio-ingressgateway(gateway)->users() 1",
         ],
     );
+}
+
+#[test]
+fn operators_rename_ends_and_give_roles() {
+    let page = |value: u64| {
+        format!(
+            "envoy_cluster_upstream_rq{{response_code=\"200\",cluster_name=\"outbound|80||users.shop.svc.cluster.local\"}} {value}\n"
+        )
+    };
+    let mut target = Scraped::new(&[("app", "orders"), ("namespace", "shop"), ("kind", "sidecar")]);
+    target.options.overrides = Overrides {
+        aliases: [("shop/users".to_owned(), Alias::parse("accounts/people"))].into(),
+        roles: vec![RoleOverride::new("^orders$", NodeRole::Egress).unwrap()],
+        ..Overrides::default()
+    };
+    let _first = target.page(1, &page(0));
+    let seen = target.page(2, &page(1));
+    let edge = batch(&target.identity, &seen, &target.options.overrides).unwrap().edges.remove(0);
+    let (source, destination) = (edge.source.unwrap(), edge.destination.unwrap());
+    assert_eq!((source.role.as_str(), edge.direction.as_str()), ("egress", "egress"));
+    assert_eq!((destination.service.as_str(), destination.namespace.as_str()), ("people", "accounts"));
+}
+
+#[test]
+fn an_envoy_is_of_the_kind_its_clusters_are() {
+    for (page, kind) in [
+        ("envoy_cluster_upstream_rq_total{cluster_name=\"outbound|80||a.b.svc.cluster.local\"} 1\n", ProxyKind::Istio),
+        ("envoy_cluster_upstream_rq_total{envoy_cluster_name=\"inbound|80||\"} 1\n", ProxyKind::Istio),
+        ("envoy_cluster_upstream_rq_total{envoy_cluster_name=\"kube_shop_orders_80\"} 1\n", ProxyKind::Kgateway),
+        (
+            "envoy_cluster_upstream_rq_total{envoy_cluster_name=\"httproute/shop/orders/rule/0\"} 1\n",
+            ProxyKind::EnvoyGateway,
+        ),
+        ("envoy_cluster_upstream_rq_total{envoy_cluster_name=\"payments\"} 1\n", ProxyKind::Envoy),
+        ("# TYPE kong_http_requests_total counter\nkong_http_requests_total 1\n", ProxyKind::Kong),
+        ("up 1\n", ProxyKind::None),
+    ] {
+        assert_eq!(Scraped::new(GATEWAY).page(1, page).proxy_kind, kind, "{page}");
+    }
 }
 
 #[test]
