@@ -35,6 +35,7 @@ import time
 ADMIN, OUTBOUND, INBOUND, APP, GATEWAY = 15000, 15001, 15006, 8080, 8080
 PARTNER = "partner.example.com"
 PARTNER_DEADLINE = 0.3
+COLLECTOR = "outbound|4317||collector.observability.svc.cluster.local"
 TYPE = "type.googleapis.com/envoy."
 PROPAGATED = ("traceparent", "tracestate", "x-request-id", "x-number")
 LIMIT_SECONDS = 60
@@ -80,7 +81,7 @@ def cluster(name, ip, port, source=None):
 
 def collector(otlp):
     ip, port = otlp.rsplit(":", 1)
-    found = cluster("outbound|4317||collector.observability.svc.cluster.local", ip, int(port))
+    found = cluster(COLLECTOR, ip, int(port))
     found["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http2_protocol_options": {}}}}
     return found
@@ -92,7 +93,7 @@ def tracing(w):
             "spawn_upstream_span": w.kind != "sidecar", "custom_tags": [{"tag": k, "literal": {"value": v}} for k, v in tags],
             "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": {
                 "@type": TYPE + "config.trace.v3.OpenTelemetryConfig", "service_name": f"{w.name}.{w.namespace}",
-                "grpc_service": {"envoy_grpc": {"cluster_name": "outbound|4317||collector.observability.svc.cluster.local"}, "timeout": "5s"}}}}
+                "grpc_service": {"timeout": "5s", "envoy_grpc": {"cluster_name": COLLECTOR, "authority": "collector.observability.svc.cluster.local"}}}}}
 
 
 def listener(w, port, direction, hosts):
