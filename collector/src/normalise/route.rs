@@ -43,6 +43,13 @@ pub fn named_route(method: Option<&str>, route: &str) -> Text {
     if cut.starts_with('/') { Text::from(with_method(method, cut)) } else { Text::from(cut) }
 }
 
+/// All requests a gateway has no route for are one route: their paths are whatever scanners try,
+/// and each would be an edge of its own.
+#[must_use]
+pub fn no_route(method: Option<&str>) -> Text {
+    Text::from(with_method(method, "(no route)"))
+}
+
 /// A gRPC method is a route as it is: its names are code.
 #[must_use]
 pub fn grpc_route(path: &str) -> Text {

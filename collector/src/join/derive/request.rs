@@ -7,11 +7,11 @@ use smallvec::SmallVec;
 use windrose_proto::Text;
 use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, Request};
 use windrose_proto::id::SpanId;
-use windrose_proto::model::{Direction, NodeRole, Protocol};
+use windrose_proto::model::{Direction, NodeRole, Protocol, Reason};
 
 use super::hops::Draft;
 use super::rows::{Row, RowId, Rows};
-use crate::normalise::route::{grpc_route, named_route, route_of};
+use crate::normalise::route::{grpc_route, named_route, no_route, route_of};
 
 /// Missing parents listed; a trace that misses more is damaged enough to know.
 const MISSING_PARENTS_MAX: usize = 256;
@@ -135,6 +135,7 @@ fn entry_route(row: &Row<'_>) -> EntryRoute {
     let span = row.span;
     let method = span.method.as_deref();
     let route = match (&span.route, &span.path) {
+        (None, _) if row.outcome.reasons.contains(&Reason::NoRoute) => no_route(method),
         (Some(route), _) => named_route(method, route),
         (None, Some(path)) if span.protocol == Protocol::Grpc => grpc_route(path),
         (None, Some(path)) => route_of(method, path),
