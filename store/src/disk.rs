@@ -15,7 +15,6 @@
 //! - [`Disk::lock`] excludes other processes and other holders in this process; the lock ends when
 //!   the guard is dropped or the process dies.
 
-mod file_system;
 mod os;
 mod sim;
 #[cfg(test)]
@@ -25,7 +24,6 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-pub use file_system::{create_dir, sync_file_system};
 pub use os::OsDisk;
 pub use sim::{Fault, Operation, PowerCut, SimDisk, SyncHold};
 

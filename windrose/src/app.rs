@@ -80,8 +80,7 @@ impl App {
 
         let starting = Pipeline::start(pipeline_config(config), disk, Arc::clone(&clock), ingest.handle().clone());
         let pipeline = ingest.block_on(starting)?;
-        let options =
-            ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
+        let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
         let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
         let scraping = Scraping::start(config, &pipeline, Arc::clone(&clock), ingest.handle());
 

@@ -255,7 +255,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             let wrong = answer.use_stderr();
             let text = answer.render();
             let text = if output::is_terminal() { text.ansi().to_string() } else { text.to_string() };
-            if wrong { output::error_line(text.trim_end()) } else { output::line(text.trim_end()) }
+            if wrong {
+                output::error_line(text.trim_end())
+            } else {
+                output::line(text.trim_end())
+            }
             return if wrong { Exit::Usage } else { Exit::Ok };
         }
     };

@@ -104,10 +104,11 @@ impl ApiClient {
             request = request.header("x-scope-orgid", tenant);
         }
         let request = request.body(Empty::new()).map_err(|_| ApiError::BadUrl { url: url.to_owned() })?;
-        let response = self.http.request(request).await.map_err(|error| ApiError::Unreachable {
-            url: self.base.clone(),
-            reason: root_cause(&error),
-        })?;
+        let response = self
+            .http
+            .request(request)
+            .await
+            .map_err(|error| ApiError::Unreachable { url: self.base.clone(), reason: root_cause(&error) })?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
         let body = body.map_err(|error| ApiError::Unreadable { url: url.to_owned(), reason: error.to_string() })?;
@@ -132,7 +133,8 @@ fn reason_of(body: &[u8]) -> String {
 }
 
 fn query_string(parameters: &[(&str, String)]) -> String {
-    let pairs: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
+    let pairs: Vec<String> =
+        parameters.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 

@@ -102,9 +102,7 @@ fn trace(args: &TraceArgs) -> Exit {
 fn ask(args: &AskArgs, path: &str, parameters: &[(&str, String)], view: fn(&Value) -> Table) -> Exit {
     let range = [("start", args.start.clone()), ("end", args.end.clone())];
     let parameters: Vec<(&str, String)> = parameters.iter().cloned().chain(given(range)).collect();
-    let answer = block_on(async {
-        ApiClient::new(&args.url, args.tenant.clone())?.get(path, &parameters).await
-    });
+    let answer = block_on(async { ApiClient::new(&args.url, args.tenant.clone())?.get(path, &parameters).await });
     match answer {
         Ok(answer) if args.json => {
             output::line(&answer.to_string());

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use windrose_collector::normalise::host::{Cidr, HostRules};
-use windrose_collector::scrape::ScrapeConfig;
 use windrose_collector::normalise::overrides::{Alias, Overrides as JoinOverrides, RoleOverride};
+use windrose_collector::scrape::ScrapeConfig;
 use windrose_proto::limits::BODY_MAX_BYTES;
 use windrose_proto::model::NodeRole;
 
@@ -255,9 +255,8 @@ impl Config {
             join: root.section("join", Join::read),
             seal: root.section("seal", Seal::read),
             query: root.section("query", Query::read),
-            tenancy: root.section("tenancy", |section| Tenancy {
-                require_header: section.value("require_header", false),
-            }),
+            tenancy: root
+                .section("tenancy", |section| Tenancy { require_header: section.value("require_header", false) }),
             log: root.section("log", Log::read),
             scrape,
         }
@@ -299,12 +298,7 @@ impl Listen {
     /// The addresses with the names of their keys.
     #[must_use]
     pub const fn named(&self) -> [(&'static str, SocketAddr); 4] {
-        [
-            ("otlp_grpc", self.otlp_grpc),
-            ("otlp_http", self.otlp_http),
-            ("zipkin", self.zipkin),
-            ("http", self.http),
-        ]
+        [("otlp_grpc", self.otlp_grpc), ("otlp_http", self.otlp_http), ("zipkin", self.zipkin), ("http", self.http)]
     }
 }
 

@@ -58,7 +58,11 @@ impl Table {
         let widths: Vec<usize> =
             self.columns.iter().enumerate().map(|(column, (title, _))| width(column, title)).collect();
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
-        std::iter::once(&titles).chain(&self.rows).map(|row| self.render_row(row, &widths)).collect::<Vec<_>>().join("\n")
+        std::iter::once(&titles)
+            .chain(&self.rows)
+            .map(|row| self.render_row(row, &widths))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     fn render_row(&self, row: &[String], widths: &[usize]) -> String {

@@ -28,7 +28,7 @@ fn any_value() -> impl Strategy<Value = AnyValue> {
         any::<bool>().prop_map(|flag| Some(ProstValue::BoolValue(flag))),
         any::<i64>().prop_map(|number| Some(ProstValue::IntValue(number))),
         double().prop_map(|number| Some(ProstValue::DoubleValue(number))),
-        vec(any::<u8>(), 0..12).prop_map(|bytes| Some(ProstValue::BytesValue(bytes.into()))),
+        vec(any::<u8>(), 0..12).prop_map(|bytes| Some(ProstValue::BytesValue(bytes))),
     ]
     .prop_map(|value| AnyValue { value });
     leaf.prop_recursive(4, 24, 4, |inner| {

@@ -198,7 +198,7 @@ mod tests {
     use super::{Field, Fields, Payload, WireError};
 
     #[track_caller]
-    fn check(message: &[u8], expect: Result<Vec<(u32, Payload<'_>)>, WireError>) {
+    fn check(message: &[u8], expect: &Result<Vec<(u32, Payload<'_>)>, WireError>) {
         let mut fields = Fields::of(message);
         let mut seen = Vec::new();
         let result = loop {
@@ -208,42 +208,42 @@ mod tests {
                 Err(error) => break Err(error),
             }
         };
-        assert_eq!(result, expect);
+        assert_eq!(result, *expect);
     }
 
     #[test]
     fn each_wire_type() {
-        check(&[], Ok(vec![]));
-        check(&[0x08, 0x96, 0x01], Ok(vec![(1, Payload::Varint(150))]));
-        check(&[0x12, 0x02, b'h', b'i'], Ok(vec![(2, Payload::Bytes(b"hi"))]));
-        check(&[0x39, 1, 0, 0, 0, 0, 0, 0, 0], Ok(vec![(7, Payload::Fixed64(1))]));
-        check(&[0x85, 0x01, 1, 3, 0, 0], Ok(vec![(16, Payload::Fixed32(0x301))]));
+        check(&[], &Ok(vec![]));
+        check(&[0x08, 0x96, 0x01], &Ok(vec![(1, Payload::Varint(150))]));
+        check(&[0x12, 0x02, b'h', b'i'], &Ok(vec![(2, Payload::Bytes(b"hi"))]));
+        check(&[0x39, 1, 0, 0, 0, 0, 0, 0, 0], &Ok(vec![(7, Payload::Fixed64(1))]));
+        check(&[0x85, 0x01, 1, 3, 0, 0], &Ok(vec![(16, Payload::Fixed32(0x301))]));
         let max = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        check(&max, Ok(vec![(1, Payload::Varint(u64::MAX))]));
+        check(&max, &Ok(vec![(1, Payload::Varint(u64::MAX))]));
     }
 
     #[test]
     fn groups_are_skipped_with_what_they_hold() {
-        check(&[0x0b, 0x10, 0x01, 0x1b, 0x1c, 0x0c, 0x10, 0x07], Ok(vec![(2, Payload::Varint(7))]));
-        check(&[0x0b, 0x14], Err(WireError::BadGroup));
-        check(&[0x0c], Err(WireError::BadGroup));
-        check(&[0x0b], Err(WireError::Truncated));
-        check(&[0x0b; 10_000], Err(WireError::BadGroup));
+        check(&[0x0b, 0x10, 0x01, 0x1b, 0x1c, 0x0c, 0x10, 0x07], &Ok(vec![(2, Payload::Varint(7))]));
+        check(&[0x0b, 0x14], &Err(WireError::BadGroup));
+        check(&[0x0c], &Err(WireError::BadGroup));
+        check(&[0x0b], &Err(WireError::Truncated));
+        check(&[0x0b; 10_000], &Err(WireError::BadGroup));
     }
 
     #[test]
     fn malformed() {
-        check(&[0x12, 0x05, b'h'], Err(WireError::Truncated));
-        check(&[0x08], Err(WireError::Truncated));
-        check(&[0x08, 0x80], Err(WireError::Truncated));
-        check(&[0x09, 1, 2, 3], Err(WireError::Truncated));
-        check(&[0x0d, 1], Err(WireError::Truncated));
-        check(&[0x00], Err(WireError::BadKey));
-        check(&[0xff, 0xff, 0xff, 0xff, 0x7f], Err(WireError::BadKey));
-        check(&[0x0e], Err(WireError::BadWireType(6)));
-        check(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], Err(WireError::VarintTooLong));
-        check(&[0x08; 1], Err(WireError::Truncated));
+        check(&[0x12, 0x05, b'h'], &Err(WireError::Truncated));
+        check(&[0x08], &Err(WireError::Truncated));
+        check(&[0x08, 0x80], &Err(WireError::Truncated));
+        check(&[0x09, 1, 2, 3], &Err(WireError::Truncated));
+        check(&[0x0d, 1], &Err(WireError::Truncated));
+        check(&[0x00], &Err(WireError::BadKey));
+        check(&[0xff, 0xff, 0xff, 0xff, 0x7f], &Err(WireError::BadKey));
+        check(&[0x0e], &Err(WireError::BadWireType(6)));
+        check(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], &Err(WireError::VarintTooLong));
+        check(&[0x08; 1], &Err(WireError::Truncated));
         // A length that would overflow when added to a position.
-        check(&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Err(WireError::Truncated));
+        check(&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], &Err(WireError::Truncated));
     }
 }

@@ -34,7 +34,7 @@ use hashbrown::HashMap;
 use tokio::runtime::Handle;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::disk::Disk;
-use windrose_store::sealed::{Recovered, SealError, Sealed, SegmentError, WriterName};
+use windrose_store::sealed::{DiskStore, Recovered, SealError, Sealed, SegmentError, WriterName};
 use windrose_store::snapshot::Revisions;
 use windrose_store::store::Store;
 use windrose_store::wal::{CommitLog, OpenError, Recovery, Wal, WalConfig, WalPosition, WalStats};
@@ -77,7 +77,7 @@ pub enum StartError {
     TableDir {
         dir: PathBuf,
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
     #[error("opening the sealed tables")]
     Tables(#[source] SealError),
@@ -112,11 +112,10 @@ impl Pipeline {
         runtime: Handle,
     ) -> Result<Self, StartError> {
         let dir = config.data_dir.join("wal");
-        let opened = Wal::open(disk, &dir, config.wal, Arc::clone(&clock));
+        let opened = Wal::open(Arc::clone(&disk), &dir, config.wal, Arc::clone(&clock));
         let (wal, recovery) = opened.map_err(|source| StartError::Wal { dir, source })?;
         let now = clock.now();
-        let table_dir = config.data_dir.join("tables");
-        let (sealed, recovered) = open_tables(&table_dir, now).await?;
+        let (sealed, recovered) = open_tables(Arc::clone(&disk), &config.data_dir.join("tables"), now).await?;
         let sealed_until = recovered.as_ref().map(|seal| WalPosition { segment: seal.wal.0, offset: seal.wal.1 });
         let oldest = recovery.oldest.unwrap_or(recovery.end);
         let from = sealed_until.unwrap_or(oldest).max(oldest);
@@ -136,7 +135,6 @@ impl Pipeline {
             tick: config.tick,
             sealer: Sealer {
                 sealed: Arc::clone(&sealed),
-                local_dir: Some(table_dir),
                 runtime,
                 policy: config.seal,
                 next_number: recovered.map_or(1, |seal| seal.seal_number + 1),
@@ -215,11 +213,15 @@ impl Pipeline {
 /// One process writes to a data directory, so its name need not tell writers apart.
 const WRITER: &str = "local";
 
-async fn open_tables(dir: &Path, now: UnixNanos) -> Result<(Arc<Sealed>, Option<Recovered>), StartError> {
-    let object_store = Sealed::local_store(dir)
-        .map_err(|source| StartError::TableDir { dir: dir.to_owned(), source: Box::new(source) })?;
+async fn open_tables(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    now: UnixNanos,
+) -> Result<(Arc<Sealed>, Option<Recovered>), StartError> {
+    let object_store =
+        DiskStore::open(disk, dir).map_err(|source| StartError::TableDir { dir: dir.to_owned(), source })?;
     let writer = WriterName::new(WRITER).expect("the name keeps to the rules for names");
-    let (sealed, recovered) = Sealed::open(object_store, writer, now).await.map_err(StartError::Tables)?;
+    let (sealed, recovered) = Sealed::open(Arc::new(object_store), writer, now).await.map_err(StartError::Tables)?;
     Ok((Arc::new(sealed), recovered))
 }
 

@@ -3,7 +3,6 @@
 //! One seal at a time. A seal that fails keeps its rows (they stay readable, and the log is not cut)
 //! and is repeated with the same number until it succeeds.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
-use windrose_store::disk::sync_file_system;
 use windrose_store::sealed::{SealError, SealInput, SealPart, Sealed, SealedCatalog};
 use windrose_store::wal::WalPosition;
 
@@ -45,8 +43,6 @@ pub(super) struct Finished {
 /// The sealed tables and the seal under way.
 pub(super) struct Sealer {
     pub(super) sealed: Arc<Sealed>,
-    /// Directory to sync before the log is cut; `None` when the tables are not on a local disk.
-    pub(super) local_dir: Option<PathBuf>,
     pub(super) runtime: Handle,
     pub(super) policy: SealPolicy,
     pub(super) next_number: u64,
@@ -103,13 +99,10 @@ impl Sealer {
     ) -> Receiver<Result<Arc<SealedCatalog>, SealError>> {
         // One message per seal: the channel never fills.
         let (done, outcome) = sync_channel(1);
-        let (sealed, parts, local_dir) = (Arc::clone(&self.sealed), Arc::clone(parts), self.local_dir.clone());
+        let (sealed, parts) = (Arc::clone(&self.sealed), Arc::clone(parts));
         self.runtime.spawn(async move {
             let input = SealInput { seal_number: number, wal: (wal.segment, wal.offset), at, parts: &parts };
             let result = sealed.seal(input).await;
-            if let (Ok(_), Some(dir)) = (&result, local_dir) {
-                sync_until_done(dir).await;
-            }
             // The joiner is gone only when the process ends; the next start finishes the seal.
             drop(done.send(result));
         });
@@ -157,22 +150,6 @@ impl Sealer {
         let tenants = under_way.parts.iter().map(|part| part.tenant.clone()).collect();
         tracing::debug!(seal = under_way.number, "sealed");
         Some(Finished { tenants, catalog, wal: under_way.wal })
-    }
-}
-
-/// Forces sealed files to the disk, before the log that could replace them is cut.
-async fn sync_until_done(dir: PathBuf) {
-    loop {
-        let path = dir.clone();
-        match tokio::task::spawn_blocking(move || sync_file_system(&path)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => {
-                tracing::error!(error = %error, dir = %dir.display(), "sealed files cannot be synced; the log is kept, trying again");
-            }
-            // The runtime is shutting down; the next start finds the log uncut.
-            Err(_) => return,
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 

@@ -77,13 +77,16 @@ impl NodeId {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// For each service: the (cluster, namespace) pairs it was seen with.
-    known: BTreeMap<Text, Vec<(Option<Text>, Option<Text>)>>,
+    known: BTreeMap<Text, Vec<Place>>,
 }
+
+/// Cluster and namespace.
+type Place = (Option<Text>, Option<Text>);
 
 impl Names {
     /// Learns from both ends of all edges.
     pub(super) fn of_keys<'a>(keys: impl Iterator<Item = &'a EdgeKey>) -> Self {
-        let mut known: BTreeMap<Text, Vec<(Option<Text>, Option<Text>)>> = BTreeMap::new();
+        let mut known: BTreeMap<Text, Vec<Place>> = BTreeMap::new();
         for node in keys.flat_map(|key| [key.source.as_ref(), key.destination.as_ref()]) {
             let places = known.entry(node.service.clone()).or_default();
             let place = (node.cluster.clone(), node.namespace.clone());
@@ -105,17 +108,15 @@ impl Names {
         NodeId { cluster, namespace, name: node.service.clone(), part }
     }
 
-    fn place(&self, node: &Node) -> (Option<Text>, Option<Text>) {
+    fn place(&self, node: &Node) -> Place {
         let own = (node.cluster.clone(), node.namespace.clone());
         let reserved = &*node.service == CLIENT_NODE || &*node.service == UNKNOWN_NODE;
         if reserved || node.role == NodeRole::External {
             return own;
         }
         let places = self.known.get(&node.service).map_or(&[][..], Vec::as_slice);
-        let fits = |place: &&(Option<Text>, Option<Text>)| {
-            (own.0.is_none() || own.0 == place.0) && (own.1.is_none() || own.1 == place.1)
-        };
-        let fullness = |place: &(Option<Text>, Option<Text>)| u8::from(place.0.is_some()) + u8::from(place.1.is_some());
+        let fits = |place: &&Place| (own.0.is_none() || own.0 == place.0) && (own.1.is_none() || own.1 == place.1);
+        let fullness = |place: &Place| u8::from(place.0.is_some()) + u8::from(place.1.is_some());
         let fullest = places.iter().filter(fits).map(fullness).max().unwrap_or(0);
         let mut candidates = places.iter().filter(fits).filter(|place| fullness(place) == fullest);
         match (candidates.next(), candidates.next()) {

@@ -49,7 +49,7 @@ pub(super) async fn list(
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
         let mut rows = request_rows(&snapshot, range).await?;
-        rows.sort_by(|a, b| (b.request.start, b.request.trace_id).cmp(&(a.request.start, a.request.trace_id)));
+        rows.sort_by_key(|row| std::cmp::Reverse((row.request.start, row.request.trace_id)));
         let mut found = Vec::new();
         for row in rows {
             if found.len() > limit {

@@ -51,11 +51,9 @@ impl WindowAnswer {
 }
 
 pub(crate) fn rfc3339(at: UnixNanos) -> String {
-    i128::from(at.0)
-        .try_into()
-        .ok()
-        .and_then(|nanos: i128| jiff::Timestamp::from_nanosecond(nanos).ok())
-        .map_or_else(|| format!("{}", at.as_secs_f64()), |time| time.to_string())
+    // Every value of 64 bits is a time that jiff can write.
+    jiff::Timestamp::from_nanosecond(i128::from(at.0))
+        .map_or_else(|_| at.as_secs_f64().to_string(), |time| time.to_string())
 }
 
 /// Traffic in one direction of a node.

@@ -45,7 +45,6 @@ pub use crate::segment::{Segment, SegmentError};
 use self::cache::RowCache;
 use self::layout::Place;
 use self::record::SealRecord;
-use crate::disk::OsDisk;
 use crate::row::{HopRow, RequestRow, SpanRow};
 use crate::segment::{Encoded, TraceIndexHead, encode_edges, encode_hops, encode_requests, encode_spans};
 use crate::table_log::{Action, Add, Commit, LogError, TableLog, Txn};
@@ -158,16 +157,6 @@ impl SealError {
 }
 
 impl Sealed {
-    /// The object store of a local directory, which is created as needed.
-    ///
-    /// # Errors
-    /// When the directory cannot be made or used.
-    pub fn local_store(dir: &std::path::Path) -> object_store::Result<Arc<dyn ObjectStore>> {
-        let unusable =
-            |source: std::io::Error| object_store::Error::Generic { store: "local", source: Box::new(source) };
-        Ok(Arc::new(DiskStore::open(Arc::new(OsDisk), dir).map_err(unusable)?))
-    }
-
     /// Opens the tables in `store`, creating them as needed, and finishes seals of `writer` that a
     /// crash cut short. Also returns up to where the write-ahead log is in the tables; `None` when
     /// this writer never sealed.

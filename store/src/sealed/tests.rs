@@ -128,7 +128,7 @@ fn part(tenant: &str, seal: u64) -> SealPart {
     let spans = SAMPLES.spans.iter().cloned().enumerate().map(|(number, row)| {
         let mut span = (*row.span).clone();
         span.trace_id = trace(number / 4);
-        span.span_id = SpanId::new((seal << 32 | number as u64 + 1).to_be_bytes()).unwrap();
+        span.span_id = SpanId::new(((seal << 32) | (number as u64 + 1)).to_be_bytes()).unwrap();
         span.start = start;
         SpanRow { span: Arc::new(span), ..row }
     });

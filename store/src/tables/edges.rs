@@ -142,6 +142,7 @@ fn push_largest<'a>(columns: &mut Columns, name: &str, lists: impl Iterator<Item
     columns.flag(format!("{name}_cut"), lists.map(Largest::overflowed));
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an iterator that is cloned for every column")]
 fn push_entries<'a>(columns: &mut Columns, name: String, lists: impl Iterator<Item = &'a [(u64, TraceId)]> + Clone) {
     let entries = || lists.clone().flatten();
     columns.structs(

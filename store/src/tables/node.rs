@@ -31,6 +31,7 @@ pub(super) fn push_node_opt<'a>(
     columns.text_opt(format!("{prefix}_proxy_kind"), nodes.map(|node| node.map(|node| node.proxy_kind.as_str())));
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an iterator that is cloned for every column")]
 fn push_rest<'a>(columns: &mut Columns, prefix: &str, nodes: impl Iterator<Item = Option<&'a Node>> + Clone) {
     let part =
         |pick: fn(&Node) -> Option<&Text>| nodes.clone().map(move |node| node.and_then(pick).map(|text| &**text));

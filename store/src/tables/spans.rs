@@ -157,10 +157,9 @@ fn push_envelope(columns: &mut Columns, rows: &[SpanRow]) {
     let links: Vec<Option<String>> =
         spans.clone().map(|span| (!span.links.is_empty()).then(|| otlp_json::links_to_text(&span.links))).collect();
     columns.text_opt("links", links.iter().map(Option::as_deref));
-    let resources =
-        shared_texts(spans.clone().map(|span| &span.resource), |resource| otlp_json::resource_to_text(resource));
+    let resources = shared_texts(spans.clone().map(|span| &span.resource), otlp_json::resource_to_text);
     columns.text("resource", resources.iter().map(|text| &**text));
-    let scopes = shared_texts(spans.map(|span| &span.scope), |scope| otlp_json::scope_to_text(scope));
+    let scopes = shared_texts(spans.map(|span| &span.scope), otlp_json::scope_to_text);
     columns.text("scope", scopes.iter().map(|text| &**text));
 }
 

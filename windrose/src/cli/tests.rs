@@ -12,7 +12,8 @@ fn the_definition_is_sound() {
 
 #[test]
 fn named_flags_win_over_set() {
-    let cli = parse("windrose check-config --set data_dir=a --set wal.sync=never --data-dir b").expect("good arguments");
+    let cli =
+        parse("windrose check-config --set data_dir=a --set wal.sync=never --data-dir b").expect("good arguments");
     let Command::CheckConfig(args) = cli.command else { panic!("check-config") };
     let flags = args.config.flags();
     assert_eq!(flags.get("data_dir").map(String::as_str), Some("b"));

@@ -93,9 +93,8 @@ fn start(args: &DemoArgs) -> Result<Exit, Failure> {
 
 /// What nobody has set is set for a demo: its own data, and a log that leaves the table alone.
 fn with_demo_defaults(mut loaded: Loaded) -> Loaded {
-    let is_default = |path: &str| {
-        loaded.effective.iter().any(|value| value.path == path && value.origin == Origin::Default)
-    };
+    let is_default =
+        |path: &str| loaded.effective.iter().any(|value| value.path == path && value.origin == Origin::Default);
     let (data_dir, log_level) = (is_default("data_dir"), is_default("log.level"));
     if data_dir {
         loaded.config.data_dir = PathBuf::from(DATA_DIR);
@@ -125,13 +124,19 @@ fn own_target(mut loaded: Loaded, fleet: &Fleet, clock: Arc<dyn Clock>) -> Resul
 
 /// An address that listens everywhere is reached on loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
-    let loopback: std::net::IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+    let loopback: std::net::IpAddr =
+        if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
     if address.ip().is_unspecified() { SocketAddr::new(loopback, address.port()) } else { address }
 }
 
 /// A server that runs already has to be told what to scrape.
 fn foreign_target(url: &str, otlp: Option<String>, fleet: &Fleet) -> Result<Target, Failure> {
-    let wrong = || Failure::new(Exit::Usage, format!("`{url}` is not the address of a server; write one like http://127.0.0.1:7070"));
+    let wrong = || {
+        Failure::new(
+            Exit::Usage,
+            format!("`{url}` is not the address of a server; write one like http://127.0.0.1:7070"),
+        )
+    };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let host = uri.host().ok_or_else(wrong)?.to_owned();
     output::line("The server's configuration needs this to scrape the synthetic proxies while the demo runs:\n");
@@ -140,7 +145,13 @@ fn foreign_target(url: &str, otlp: Option<String>, fleet: &Fleet) -> Result<Targ
     Ok(Target { app: None, api: url.to_owned(), otlp, data_dir: None })
 }
 
-fn play(args: &DemoArgs, runtime: &Runtime, fleet: &Fleet, target: &Target, clock: &Arc<dyn Clock>) -> Result<Exit, Failure> {
+fn play(
+    args: &DemoArgs,
+    runtime: &Runtime,
+    fleet: &Fleet,
+    target: &Target,
+    clock: &Arc<dyn Clock>,
+) -> Result<Exit, Failure> {
     let client = ApiClient::new(&target.api, None).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     // A lazy channel takes its place in a runtime when it is made.
     let in_runtime = runtime.enter();

@@ -214,8 +214,12 @@ impl<'a> Section<'a> {
             return;
         }
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        let origin =
-            self.notes.effective.iter().find(|known| known.path == path).map_or(Origin::Default, |known| known.origin.clone());
+        let origin = self
+            .notes
+            .effective
+            .iter()
+            .find(|known| known.path == path)
+            .map_or(Origin::Default, |known| known.origin.clone());
         self.refuse(&path, origin, what());
     }
 

@@ -18,14 +18,16 @@ fn load(yaml: &str) -> Loaded {
 /// The lines of the error after the heading.
 #[track_caller]
 fn check_refused(yaml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)], expect: &[&str]) {
-    let error = Config::load(Some(("test.yaml", yaml)), &overrides(environment, flags)).expect_err("mistakes").to_string();
+    let error =
+        Config::load(Some(("test.yaml", yaml)), &overrides(environment, flags)).expect_err("mistakes").to_string();
     let lines: Vec<&str> = error.lines().skip(1).map(str::trim).collect();
     assert_eq!(lines, expect, "{error}");
 }
 
 #[test]
 fn nothing_given_means_the_defaults() {
-    let Loaded { config, effective, scrape_yaml } = Config::load(None, &Overrides::default()).expect("defaults are good");
+    let Loaded { config, effective, scrape_yaml } =
+        Config::load(None, &Overrides::default()).expect("defaults are good");
     assert_eq!(config.listen.otlp_grpc, DEFAULT_OTLP_GRPC);
     assert_eq!(config.wal.sync, WalSync::Always);
     assert_eq!(config.join.settle_after, Duration::from_secs(10));
@@ -61,7 +63,11 @@ fn flags_win_over_environment_over_file() {
 fn all_mistakes_are_reported_at_once() {
     check_refused(
         "data_dir: ./data\nwal:\n  snyc: always\n  sync_interval: 5\njoin:\n  tick: [1s]\n  overrides:\n    roles:\n      edge: door\nqeury: {}\nlisten:\n  http: 7070\n",
-        &[("WINDROSE_WALL_SYNC", "never"), ("WINDROSE_PORT", "tcp://10.0.0.1:7070"), ("WINDROSE_QUERY_TIMEOUT", "soon")],
+        &[
+            ("WINDROSE_WALL_SYNC", "never"),
+            ("WINDROSE_PORT", "tcp://10.0.0.1:7070"),
+            ("WINDROSE_QUERY_TIMEOUT", "soon"),
+        ],
         &[("log.levle", "debug")],
         &[
             "line 3: wal.snyc: unknown key; did you mean `sync`?",
@@ -114,7 +120,13 @@ fn a_wrong_scrape_configuration_is_refused_together_with_the_rest() {
 
 #[test]
 fn passwords_inside_addresses_are_blanked() {
-    let printed = effective_yaml(&[], &render::foreign_yaml(&Node::parse("scrape_configs: [{proxy_url: 'http://user:hunter2@proxy:3128/'}]").expect("YAML"), &["scrape_configs"]));
+    let printed = effective_yaml(
+        &[],
+        &render::foreign_yaml(
+            &Node::parse("scrape_configs: [{proxy_url: 'http://user:hunter2@proxy:3128/'}]").expect("YAML"),
+            &["scrape_configs"],
+        ),
+    );
     assert_eq!(printed, "scrape_configs:\n  - proxy_url: \"http://user:<secret>@proxy:3128/\"\n");
 }
 
@@ -140,8 +152,12 @@ fn the_shipped_config_map_loads() {
     let yaml = documents[0]["data"]["windrose.yaml"].as_str().expect("the configuration");
     let config = Config::load(Some(("ConfigMap", yaml)), &Overrides::default()).expect("a good configuration").config;
     let served: Vec<u64> = config.listen.named().iter().map(|(_, address)| u64::from(address.port())).collect();
-    let ports: Vec<u64> =
-        documents[1]["spec"]["ports"].as_array().expect("ports").iter().filter_map(|port| port["targetPort"].as_u64()).collect();
+    let ports: Vec<u64> = documents[1]["spec"]["ports"]
+        .as_array()
+        .expect("ports")
+        .iter()
+        .filter_map(|port| port["targetPort"].as_u64())
+        .collect();
     assert_eq!(ports, served, "the Service sends to the ports that are listened on");
 }
 
@@ -157,14 +173,16 @@ fn every_shipped_yaml_file_is_yaml() {
 
 #[test]
 fn a_file_that_is_not_yaml_says_where() {
-    let error = Config::load(Some(("bad.yaml", "wal:\n  sync: [always\n")), &Overrides::default()).expect_err("not YAML");
+    let error =
+        Config::load(Some(("bad.yaml", "wal:\n  sync: [always\n")), &Overrides::default()).expect_err("not YAML");
     let text = error.to_string();
     assert!(text.contains("bad.yaml") && text.contains("not readable as YAML"), "{text}");
 }
 
 #[test]
 fn a_duplicate_key_is_refused() {
-    let error = Config::load(Some(("twice.yaml", "wal: {}\nseal: {}\nwal: {}\n")), &Overrides::default()).expect_err("twice");
+    let error =
+        Config::load(Some(("twice.yaml", "wal: {}\nseal: {}\nwal: {}\n")), &Overrides::default()).expect_err("twice");
     assert!(error.to_string().contains("wal"), "{error}");
 }
 

@@ -153,7 +153,8 @@ impl Setting for usize {
 }
 
 impl Setting for SocketAddr {
-    const ACCEPTED: &'static str = "an address and port (127.0.0.1:4317, 0.0.0.0:4317, [::]:4317; port 0 picks a free one)";
+    const ACCEPTED: &'static str =
+        "an address and port (127.0.0.1:4317, 0.0.0.0:4317, [::]:4317; port 0 picks a free one)";
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok()

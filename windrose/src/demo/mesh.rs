@@ -136,12 +136,7 @@ const fn ms(median_ms: f64, sigma: f64) -> OwnTime {
     OwnTime { median_ms, sigma }
 }
 
-const fn pod(
-    name: &'static str,
-    ip: &'static str,
-    own_time: OwnTime,
-    failures: &'static [(u16, f64)],
-) -> Pod {
+const fn pod(name: &'static str, ip: &'static str, own_time: OwnTime, failures: &'static [(u16, f64)]) -> Pod {
     Pod { name, version: "v1", ip, weight: 1.0, own_time, failures }
 }
 
@@ -189,10 +184,7 @@ pub(crate) const SERVICES: &[Service] = &[
     Service {
         name: "orders",
         pods: &[
-            Pod {
-                weight: 0.9,
-                ..pod("orders-v1-7d4b9c6f5-l2x8q", "10.1.0.11", ms(6.0, 0.5), &[(500, 0.004)])
-            },
+            Pod { weight: 0.9, ..pod("orders-v1-7d4b9c6f5-l2x8q", "10.1.0.11", ms(6.0, 0.5), &[(500, 0.004)]) },
             Pod {
                 version: "v2",
                 weight: 0.1,

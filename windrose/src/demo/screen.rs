@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn a_mesh_without_egress_is_not_whole() {
-        let nodes = |roles: &[&str]| json!({"nodes": roles.iter().map(|role| json!({"role": role})).collect::<Vec<_>>()});
+        let nodes =
+            |roles: &[&str]| json!({"nodes": roles.iter().map(|role| json!({"role": role})).collect::<Vec<_>>()});
         assert!(is_whole(&nodes(&["gateway", "workload", "egress", "client"])));
         for missing in [&["gateway", "workload"][..], &["workload", "egress"], &["gateway", "egress"], &[]] {
             assert!(!is_whole(&nodes(missing)), "{missing:?}");

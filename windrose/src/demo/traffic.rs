@@ -104,7 +104,8 @@ impl Traffic {
 
     fn trip(&mut self, user_agent: &'static str) -> Trip {
         let [a, b, c, d]: [u32; 4] = std::array::from_fn(|_| u32::from_be_bytes(self.ids.id()));
-        let request_id = format!("{a:08x}-{:04x}-9{:03x}-{:04x}-{c:08x}{:04x}", b >> 16, b & 0xfff, d >> 16, d & 0xffff);
+        let request_id =
+            format!("{a:08x}-{:04x}-9{:03x}-{:04x}-{c:08x}{:04x}", b >> 16, b & 0xfff, d >> 16, d & 0xffff);
         let is_sampled = self.chance.happens(SAMPLED_SHARE);
         Trip { trace_id: self.ids.id(), is_sampled, request_id, user_agent }
     }
@@ -152,10 +153,9 @@ impl Traffic {
         let timed_out = deadline.filter(|deadline| answer.end > *deadline);
         let end = timed_out.unwrap_or(answer.end) + self.network();
         let (outer, inner) = match timed_out {
-            Some(_) => (
-                Ending { code: 504, flags: "UT", canceled: false },
-                Ending { code: 0, flags: "-", canceled: true },
-            ),
+            Some(_) => {
+                (Ending { code: 504, flags: "UT", canceled: false }, Ending { code: 0, flags: "-", canceled: true })
+            }
             None => (Ending::of(answer.code), Ending::of(answer.code)),
         };
         let mut counted = forwarded(&cluster, outer.code, 1);
@@ -173,7 +173,8 @@ impl Traffic {
         );
         let context = Context { trace_id: trip.trace_id, parent: Some(root), parent_is_remote: false };
         let address = format!("{}:15006", pod.ip);
-        let span = || router_span(&mesh::INGRESS, &cluster, &address, router_id, context, Interval { start, end }, inner);
+        let span =
+            || router_span(&mesh::INGRESS, &cluster, &address, router_id, context, Interval { start, end }, inner);
         let truth = truth_call(&mesh::INGRESS, &qualified(&self.proxies[proxy]), 1, outer.code, trip);
         self.report(end, 0, trip.is_sampled.then(span), counted, Some(truth));
     }
@@ -200,8 +201,7 @@ impl Traffic {
             peer: "198.51.100.7",
             upstream_cluster,
         };
-        let span =
-            || request_span(&mesh::INGRESS, SpanKind::Server, name, span_id, context, interval, ending, facts);
+        let span = || request_span(&mesh::INGRESS, SpanKind::Server, name, span_id, context, interval, ending, facts);
         let counted = counters::arrived(OUTBOUND, ending.code).into_iter().map(|series| (series, 1)).collect();
         let truth = TruthCall {
             edge: TruthEdge { source: "(client)".to_owned(), target: qualified(&mesh::INGRESS) },
@@ -381,8 +381,7 @@ impl Traffic {
         let egress = self.proxies.len() - 1;
         let cluster = format!("outbound|{port}||{host}");
         let server_id = self.ids.id();
-        let server_context =
-            Context { trace_id: trip.trace_id, parent: Some(out.span_id), parent_is_remote: true };
+        let server_context = Context { trace_id: trip.trace_id, parent: Some(out.span_id), parent_is_remote: true };
         let url = format!("https://{host}{}", out.path);
         let facts = RequestFacts {
             method: out.call.method,

@@ -70,7 +70,8 @@ async fn a_request_that_never_ends_is_cut_off() {
         }
     };
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    port.serve(Router::new().route("/", get(handler)), Arc::default(), Duration::from_millis(20), &tasks).expect("serving");
+    port.serve(Router::new().route("/", get(handler)), Arc::default(), Duration::from_millis(20), &tasks)
+        .expect("serving");
     let mut sender = TcpStream::connect(address).await.expect("connecting");
     sender.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sending");
     while begun.load(Ordering::SeqCst) == 0 {

@@ -18,12 +18,29 @@ fn edges_are_named_by_their_nodes_and_unknown_numbers_are_dashes() {
         ],
     });
     let text = topology(&data).render();
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
+    let rows: Vec<Vec<&str>> =
+        text.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
     assert_eq!(
         rows[1],
-        ["istio-system/ingress", "→", "shop/orders@v1", "north_south", "41.25", "counter", "0.4 %", "4.1", "61.0", "2004.0", "1.0 %", "high"]
+        [
+            "istio-system/ingress",
+            "→",
+            "shop/orders@v1",
+            "north_south",
+            "41.25",
+            "counter",
+            "0.4 %",
+            "4.1",
+            "61.0",
+            "2004.0",
+            "1.0 %",
+            "high"
+        ]
     );
-    assert_eq!(rows[2], ["shop/orders@v1", "→", "(unknown)", "unknown", "0.50", "spans", "-", "3.0", "-", "-", "-", "-"]);
+    assert_eq!(
+        rows[2],
+        ["shop/orders@v1", "→", "(unknown)", "unknown", "0.50", "spans", "-", "3.0", "-", "-", "-", "-"]
+    );
 }
 
 #[test]

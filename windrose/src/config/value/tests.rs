@@ -16,7 +16,8 @@ fn durations() {
     check("2d", Some(Duration::from_secs(172_800)));
     check("0", Some(Duration::ZERO));
     check("1m1ms", Some(Duration::from_millis(60_001)));
-    for wrong in ["", "10", "s", "10 s", "-1s", "1s1m", "1s1s", "1.5s", "10sec", "99999999999999999999s", "9999999999999y"]
+    for wrong in
+        ["", "10", "s", "10 s", "-1s", "1s1m", "1s1s", "1.5s", "10sec", "99999999999999999999s", "9999999999999y"]
     {
         check::<Duration>(wrong, None);
     }

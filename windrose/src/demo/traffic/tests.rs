@@ -85,8 +85,12 @@ fn spans_and_counters_tell_the_same_story() {
     for event in &events {
         for (series, count) in &event.counted {
             let text = format!("{series:?}");
-            if text.contains("envoy_cluster_upstream_rq\"") && text.contains("response_code=") && !text.contains("inbound") {
-                let cluster = text.split("cluster_name=\\\"").nth(1).and_then(|rest| rest.split('\\').next()).expect("a cluster");
+            if text.contains("envoy_cluster_upstream_rq\"")
+                && text.contains("response_code=")
+                && !text.contains("inbound")
+            {
+                let cluster =
+                    text.split("cluster_name=\\\"").nth(1).and_then(|rest| rest.split('\\').next()).expect("a cluster");
                 *counted.entry(format!("{} {cluster}", event.proxy)).or_default() += count;
             }
         }
@@ -122,7 +126,8 @@ fn everything_that_is_planted_grows() {
         assert!(codes.contains(planted), "{planted} among {codes:?}");
     }
     let truth = truth(events);
-    let edge = |source: &str, target: &str| truth.all[&TruthEdge { source: source.to_owned(), target: target.to_owned() }];
+    let edge =
+        |source: &str, target: &str| truth.all[&TruthEdge { source: source.to_owned(), target: target.to_owned() }];
     let stable = edge("istio-system/istio-ingressgateway@v1", "shop/orders@v1");
     let canary = edge("istio-system/istio-ingressgateway@v1", "shop/orders@v2");
     let share = canary.calls as f64 / (stable.calls + canary.calls) as f64;
