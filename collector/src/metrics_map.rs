@@ -16,6 +16,24 @@
 //!   here, of code and class series of the same requests only one is used, and where a page tells
 //!   the same traffic twice (Istio's own series beside Envoy's) the richer family wins;
 //! - memory per target is bounded by [`Options::series_max`]; what is beyond is counted.
+//!
+//! What Envoy's statistics of an upstream cluster reproduce of the calling proxy's access log was
+//! checked, number by number, on captured pages of a real mesh (`tests/mesh.rs`):
+//!
+//! | access log | counters |
+//! |---|---|
+//! | requests with an answer | `upstream_rq{code}` = `upstream_rq_completed`, answers the proxy made itself included |
+//! | requests without (`DC`, code 0) | `upstream_rq_total` − `upstream_rq_retry` + refused − answered − `upstream_rq_active` |
+//! | 5xx, and each code | `upstream_rq{code}` |
+//! | `UT` | `upstream_rq_timeout` |
+//! | `UO` | `upstream_rq_pending_overflow` |
+//! | `UF` | `upstream_rq_pending_failure_eject`; `upstream_cx_connect_fail` counts connections |
+//! | `URX` | `upstream_rq_retry_limit_exceeded` |
+//! | attempts | `upstream_rq_total` |
+//!
+//! where refused is `pending_overflow` + `pending_failure_eject` + `cx_none_healthy` +
+//! `maintenance_mode`. Not counted for any cluster, though its access log names the cluster: injected
+//! aborts (`FI`), and what the gateway's own filters refuse (`RL`, 401).
 
 use std::collections::BTreeMap;
 
@@ -54,8 +72,8 @@ pub struct Page<'a> {
 pub struct Options {
     /// Names, roles, and which hosts are inside.
     pub overrides: Overrides,
-    /// Most series remembered per target. One costs about 250 bytes, so the default bounds a target
-    /// at 50 MB; an Envoy with 2 000 upstream clusters needs about 90 000.
+    /// Most series remembered per target. One costs about 300 bytes, so the default bounds a target
+    /// at 60 MB; an Envoy with 2 000 upstream clusters needs about 90 000.
     pub series_max: usize,
     /// Further upstream clusters that are not part of the mesh's traffic.
     pub internal_clusters: Vec<String>,

@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads `scrape_configs` in Prometheus' own shape; [`manager`] keeps one worker per
 //! target, follows changes of configuration and of files of targets, and leaves undisturbed what
-//! did not change; a worker ([`worker`]) fetches ([`client`]), checks the page against its limits
+//! did not change; a worker (`worker`) fetches (`client`), checks the page against its limits
 //! ([`page`]), takes the differences of counters ([`crate::metrics_map`]) and hands both on over a
 //! bounded channel as a [`ScrapeEvent`].
 //!
@@ -10,7 +10,7 @@
 //! - a page is used whole or not at all, and the target's last error says why not;
 //! - memory: one page per scrape that is under way plus those in the channel, each within its body
 //!   limit; when the channel is full, scrapes wait and later ones are skipped, never piled up;
-//! - files are read in [`discovery`] only; tasks are made in [`manager`] only.
+//! - files are read in `discovery` only; tasks are made in [`manager`] only.
 
 use std::sync::Arc;
 use std::time::Duration;

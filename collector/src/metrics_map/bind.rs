@@ -268,7 +268,7 @@ impl<'a> Reading<'a> {
             (_, Some("grpc")) => Protocol::Grpc,
             _ => Protocol::Http,
         };
-        let edge = self.edge(self.istio_source(), self.istio_destination(), reporter, protocol, Origin::Primary);
+        let edge = self.edge(self.istio_source(), self.istio_destination(), reporter, protocol, Origin::Istio);
         match self.canonical() {
             Canonical::Requests => self.istio_requests(&edge, protocol),
             Canonical::Duration => self.duration_of(&edge),

@@ -48,6 +48,8 @@ pub struct EdgeShape {
 /// Which family of a page told. Where two tell of the same requests, the richer one is heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
+    /// Istio's own series, which name both ends.
+    Istio,
     /// The family that knows most about requests on its page.
     Primary,
     /// Envoy's cluster and listener statistics, which Istio's own series outrank.
@@ -76,7 +78,7 @@ enum Age {
 
 #[derive(Debug)]
 struct Series {
-    fields: SmallVec<[BoundField; 2]>,
+    fields: SmallVec<[BoundField; 1]>,
     value: f64,
     last_scrape: u64,
     is_gauge: bool,
@@ -120,6 +122,12 @@ enum Sequel {
     First,
     Continued,
     Restarted,
+}
+
+impl Origin {
+    const fn is_primary(self) -> bool {
+        matches!(self, Self::Istio | Self::Primary)
+    }
 }
 
 impl TargetState {
@@ -292,7 +300,7 @@ impl TargetState {
             let Some(sum) = sums.remove(&id) else { continue };
             let edge = &mut self.edges[id as usize];
             let mut counts = sum.finish(edge.has, &mut edge.balance);
-            if edge.shape.origin != Origin::Primary && told.contains(&Told::of(&edge.shape)) {
+            if !edge.shape.origin.is_primary() && told.contains(&Told::of(&edge.shape)) {
                 strip_requests(&mut counts);
             }
             if counts.is_empty() {
@@ -304,7 +312,7 @@ impl TargetState {
                 reporter: edge.shape.reporter,
                 protocol: edge.shape.protocol,
                 proxy_kind: context.proxy_kind,
-                says_unknown_caller: edge.shape.origin == Origin::Primary && edge.shape.source == Peer::Caller,
+                says_unknown_caller: edge.shape.origin == Origin::Istio && edge.shape.source == Peer::Caller,
                 interval,
                 counts,
             });
@@ -407,7 +415,7 @@ impl Told {
     }
 
     fn by_primary(edge: &Edge) -> Option<Self> {
-        (edge.shape.origin == Origin::Primary && edge.has.tells_requests()).then(|| Self::of(&edge.shape))
+        (edge.shape.origin.is_primary() && edge.has.tells_requests()).then(|| Self::of(&edge.shape))
     }
 }
 
@@ -419,5 +427,14 @@ impl Readings {
             "process_start_time_seconds" if self.age.is_none() => self.age = Some(Age::Started(sample.value)),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// The bound on a target's memory is a number of series, so their size is part of it.
+    #[test]
+    fn a_series_stays_small() {
+        assert!(size_of::<super::Series>() <= 96, "{} bytes", size_of::<super::Series>());
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
+use windrose_proto::time::UnixNanos;
 
 use super::relabel::{self, LabelSet};
 use super::target::Target;
@@ -87,6 +88,13 @@ pub fn series_labels(target: &Target, sample: &Sample<'_>) -> Option<LabelSet> {
     labels.retain(|_, value| !value.is_empty());
     let is_kept = relabel::apply(&target.pool.metric_relabel.rules, &mut labels) && labels.contains_key(NAME_LABEL);
     is_kept.then_some(labels)
+}
+
+/// When a sample was taken: the page's own time where it states one and `honor_timestamps` is on.
+#[must_use]
+pub fn sample_millis(target: &Target, sample: &Sample<'_>, scraped_at: UnixNanos) -> i64 {
+    let scraped = i64::try_from(scraped_at.as_millis()).unwrap_or(i64::MAX);
+    sample.timestamp_millis.filter(|_| target.pool.honor_timestamps).unwrap_or(scraped)
 }
 
 /// Where page and target use one name: the page wins if it is honoured, else its label is renamed

@@ -385,6 +385,14 @@ fn batches_name_direction_and_roles() {
 }
 
 #[test]
+fn an_egress_gateway_is_called_by_those_who_say_so() {
+    let page =
+        |value: u64| format!("apisix_http_status{{code=\"200\",service=\"partner\",node=\"198.51.100.20\"}} {value}\n");
+    let labels = [("app", "apisix-egress"), ("kind", "egress")];
+    check_batch(&labels, &page(0), &page(2), &["egress apisix-egress(egress)->partner(external) 2"]);
+}
+
+#[test]
 fn operators_rename_ends_and_give_roles() {
     let page = |value: u64| {
         format!(

@@ -1,6 +1,8 @@
 use bytes::Bytes;
 
-use super::{PageCounts, check, series_labels};
+use windrose_proto::time::UnixNanos;
+
+use super::{PageCounts, check, sample_millis, series_labels};
 use crate::exposition::{Dialect, Parser};
 use crate::scrape::config::ScrapeConfig;
 use crate::scrape::target::{Resolved, Target, resolve_group};
@@ -76,4 +78,15 @@ fn a_page_beyond_a_limit_fails_whole() {
         check(&target(limit), Bytes::from_static(b"a 1\nb 2\n"), Dialect::Text).is_ok(),
         "limits count what is kept"
     );
+}
+
+#[test]
+fn the_page_may_state_its_own_time() {
+    let at = UnixNanos::from_secs(100);
+    for (more, line, millis) in
+        [("", "a 1", 100_000), ("", "a 1 7000", 7000), ("  honor_timestamps: false\n", "a 1 7000", 100_000)]
+    {
+        let sample = Parser::new(line.as_bytes(), Dialect::Text).samples().next().unwrap();
+        assert_eq!(sample_millis(&target(more), &sample, at), millis, "{more}{line}");
+    }
 }
