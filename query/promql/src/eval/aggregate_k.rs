@@ -183,7 +183,8 @@ fn pick_ratio(rows: &[Row], group: &[usize], step: usize, ratio: f64) -> Vec<usi
     group.iter().copied().filter(|row| rows[*row].has_sample(step)).filter(picked).collect()
 }
 
-/// A hash of the labels as a fraction; the same on every run and machine.
+/// A hash of the labels as a fraction; the same on every run and machine. It is not the hash of Prometheus, so that the
+/// two sample other series.
 fn place_of(labels: &Labels) -> f64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for label in labels.iter() {

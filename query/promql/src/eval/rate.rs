@@ -24,7 +24,7 @@ pub(super) struct RateContext<'c> {
     pub(super) span: Span,
     pub(super) metric: &'c str,
     /// `resets[i]` counts the falls among the floats up to index i, so that a window without one is recognised in
-    /// constant time.
+    /// constant time. Empty when the series never falls.
     pub(super) resets: &'c [u32],
     pub(super) annotations: &'c std::cell::RefCell<Annotations>,
 }
@@ -32,9 +32,13 @@ pub(super) struct RateContext<'c> {
 /// A window edge farther than this many average intervals from the nearest sample means the series ends there.
 const EXTRAPOLATION_THRESHOLD: f64 = 1.1;
 
-/// Counts of falls up to each sample.
+/// Counts of falls up to each sample; empty when there is none at all, as in most series.
 pub(super) fn count_resets(data: &SeriesData<'_>, out: &mut Vec<u32>) {
     out.clear();
+    let falls: usize = data.values.windows(2).map(|pair| usize::from(pair[1] < pair[0])).sum();
+    if falls == 0 {
+        return;
+    }
     let mut count = 0;
     let mut previous = f64::NEG_INFINITY;
     out.extend(data.values.iter().map(|value| {
@@ -107,11 +111,9 @@ impl RateContext<'_> {
         if !self.kind.is_counter {
             return Some((increase, begin));
         }
-        if window.starts.is_empty() {
-            let falls = self.resets[window.first + values.len() - 1] - self.resets[window.first];
-            if falls == 0 {
-                return Some((increase, begin));
-            }
+        let falls = self.resets.get(window.first + values.len() - 1).zip(self.resets.get(window.first));
+        if window.starts.is_empty() && falls.is_none_or(|(last, first)| last == first) {
+            return Some((increase, begin));
         }
         self.check_overlaps(window.starts, |index| window.times[index]);
         for index in 1..values.len() {

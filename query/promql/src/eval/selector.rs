@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rate::interpolate_histogram;
 use super::row::Row;
 use super::stream::Sink;
-use super::window::{Scratch, SeriesData, Windows, with_hints};
+use super::window::{Pointer, Scratch, SeriesData, Windows, with_hints};
 use super::{Evaluated, Evaluator, Grid};
 use crate::ast::{At, Duration, Expr, Extension, VectorSelector};
 use crate::histogram::FloatHistogram;
@@ -195,17 +195,14 @@ impl Reading {
 
 /// Fills a row with the latest sample in `(t - lookback, t]` of each step; false when there is none at all.
 fn latest(series: &SeriesView<'_>, reference: &Reference, lookback: i64, reading: Reading, row: &mut Row) -> bool {
-    let (mut float, mut histogram) = (0, 0);
+    let (mut floats, mut histograms) = (Pointer::default(), Pointer::default());
     let mut found = false;
     for step in 0..row.values.len() {
         let time = reference.time(step);
         let oldest = time.saturating_sub(lookback);
-        while float < series.timestamps.len() && series.timestamps[float] <= time {
-            float += 1;
-        }
-        while histogram < series.histograms.len() && series.histograms[histogram].0 <= time {
-            histogram += 1;
-        }
+        floats.pass(time, series.timestamps.len(), |index| series.timestamps[index]);
+        histograms.pass(time, series.histograms.len(), |index| series.histograms[index].0);
+        let (float, histogram) = (floats.at, histograms.at);
         let float_at = float.checked_sub(1).map(|index| series.timestamps[index]).filter(|at| *at > oldest);
         let histogram_at = histogram.checked_sub(1).map(|index| series.histograms[index].0).filter(|at| *at > oldest);
         match (float_at, histogram_at) {

@@ -4,7 +4,9 @@ use super::prepare::is_step_invariant;
 use super::row::Row;
 use super::selector::Reading;
 use super::{Evaluated, Evaluator, Grid, execution};
-use crate::ast::{Call, Expr, ValueType};
+use crate::ast::{AggregateOp, Call, Expr, ValueType};
+use crate::labels::METRIC_NAME;
+use crate::matcher::MatchOp;
 
 /// Where rows go.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Row) -> Evaluated<()>;
@@ -212,6 +214,18 @@ pub(super) fn names_are_equal(expr: &Expr) -> bool {
         Expr::Subquery(node) => names_are_equal(&node.expr),
         Expr::Paren(node) => names_are_equal(&node.expr),
         Expr::Unary(node) => names_are_equal(&node.expr),
+        Expr::Aggregate(node) => match node.op {
+            AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK | AggregateOp::LimitRatio => {
+                names_are_equal(&node.expr)
+            }
+            AggregateOp::CountValues => false,
+            // Such groups have no name at all unless it is asked for.
+            _ => node.without || !node.grouping.iter().any(|label| label == METRIC_NAME),
+        },
+        Expr::Binary(node) => {
+            let included = node.matching.as_ref().is_some_and(|matching| !matching.include.is_empty());
+            node.op.changes_meaning() && !included
+        }
         Expr::Call(node) => match node.function.name {
             "label_replace" | "label_join" | "info" => false,
             _ => node
@@ -225,7 +239,5 @@ pub(super) fn names_are_equal(expr: &Expr) -> bool {
 }
 
 fn selects_one_name(matchers: &[crate::matcher::Matcher]) -> bool {
-    use crate::labels::METRIC_NAME;
-    use crate::matcher::MatchOp;
     matchers.iter().any(|matcher| matcher.op == MatchOp::Equal && matcher.name == METRIC_NAME)
 }

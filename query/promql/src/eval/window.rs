@@ -108,16 +108,37 @@ fn slide(
     time: impl Fn(usize) -> i64,
     bounds: impl Fn(usize) -> (i64, i64),
 ) {
-    let (mut low, mut high) = (0, 0);
+    let (mut low, mut high) = (Pointer::default(), Pointer::default());
     for step in 0..steps {
         let (start, end) = bounds(step);
-        while high < len && time(high) <= end {
-            high += 1;
+        high.pass(end, len, &time);
+        low.pass(start, high.at, &time);
+        out.push(low.at..high.at);
+    }
+}
+
+/// An index into ascending times that only moves forward. Scrapes are regular, so that it mostly moves as far as it did
+/// the time before: two comparisons per step instead of one per sample.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pointer {
+    /// The first index not passed yet.
+    pub(super) at: usize,
+    stride: usize,
+}
+
+impl Pointer {
+    /// Passes every time up to and including `bound`.
+    #[inline]
+    pub(super) fn pass(&mut self, bound: i64, len: usize, time: impl Fn(usize) -> i64) {
+        let mut at = (self.at + self.stride).min(len);
+        while at < len && time(at) <= bound {
+            at += 1;
         }
-        while low < high && time(low) <= start {
-            low += 1;
+        while at > self.at && time(at - 1) > bound {
+            at -= 1;
         }
-        out.push(low..high);
+        self.stride = at - self.at;
+        self.at = at;
     }
 }
 
@@ -272,7 +293,7 @@ impl Scratch {
     /// The series without staleness markers; copies only the columns that hold any.
     pub(super) fn without_stale<'s>(&'s mut self, series: &SeriesView<'s>) -> SeriesView<'s> {
         let mut clean = *series;
-        if series.values.iter().any(|value| is_absent(*value)) {
+        if has_stale(series.values) {
             self.times.clear();
             self.values.clear();
             self.starts.clear();
@@ -294,4 +315,9 @@ impl Scratch {
         }
         clean
     }
+}
+
+/// Whether there is a staleness marker. Whole blocks are looked at without a branch per value.
+fn has_stale(values: &[f64]) -> bool {
+    values.chunks(64).any(|block| block.iter().fold(false, |found, value| found | is_absent(*value)))
 }
