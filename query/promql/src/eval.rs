@@ -19,6 +19,7 @@ mod info;
 mod instant;
 pub(crate) mod kahan;
 mod label_functions;
+mod plan;
 mod prepare;
 mod quantile;
 mod range;
@@ -29,6 +30,8 @@ mod sorting;
 mod stream;
 mod vector_match;
 mod window;
+
+pub use plan::PlannedSelect;
 
 use std::cell::{Cell, RefCell};
 
@@ -237,20 +240,13 @@ impl Engine {
         kind: QueryKind,
         options: &QueryOptions<'_>,
     ) -> Result<Evaluation, EvalError> {
-        let value_type = expr.value_type();
-        let kind = kind.within_bounds();
-        let grid = self.grid(kind, value_type)?;
+        let (grid, query_end, query_step) = self.times(expr, kind)?;
         let is_range = matches!(kind, QueryKind::Range { .. });
-        let query_step = if is_range { grid.step } else { 0 };
-        let query_end = match kind {
-            QueryKind::Instant(time) => time,
-            QueryKind::Range { end, .. } => end,
-        };
         let expr = prepare::prepare(expr, grid.start, query_end, query_step)?;
         let evaluator = Evaluator {
             storage,
             engine: *self,
-            lookback: options.lookback.filter(|lookback| *lookback > 0).unwrap_or(self.lookback),
+            lookback: self.lookback(options),
             is_range,
             query: QueryTimes { start: grid.start, end: query_end, step: query_step },
             interrupt: options.interrupt,
@@ -265,6 +261,20 @@ impl Engine {
             result,
             samples_read: evaluator.samples_read.get(),
             annotations: evaluator.annotations.into_inner(),
+        })
+    }
+
+    fn lookback(&self, options: &QueryOptions<'_>) -> i64 {
+        options.lookback.filter(|lookback| *lookback > 0).unwrap_or(self.lookback)
+    }
+
+    /// The instants of a query, its end, and its step as `step()` sees it: zero for an instant query.
+    fn times(&self, expr: &Expr, kind: QueryKind) -> Evaluated<(Grid, i64, i64)> {
+        let kind = kind.within_bounds();
+        let grid = self.grid(kind, expr.value_type())?;
+        Ok(match kind {
+            QueryKind::Instant(time) => (grid, time, 0),
+            QueryKind::Range { end, step, .. } => (grid, end, step),
         })
     }
 

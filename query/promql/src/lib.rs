@@ -37,7 +37,7 @@ pub mod value;
 
 pub use annotations::Annotations;
 pub use ast::Expr;
-pub use eval::{Engine, EvalError, Evaluation, Interrupt, Limits, QueryKind, QueryOptions};
+pub use eval::{Engine, EvalError, Evaluation, Interrupt, Limits, PlannedSelect, QueryKind, QueryOptions};
 pub use histogram::FloatHistogram;
 pub use labels::Labels;
 pub use matcher::{MatchOp, Matcher};

@@ -1,7 +1,7 @@
 //! Properties that hold for every query: an instant query is one step of a range query, the same query gives the same
 //! bytes, and nothing panics, whatever the times.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -11,7 +11,10 @@ use windrose_promql::histogram::FloatHistogram;
 use windrose_promql::labels::Labels;
 use windrose_promql::memory::MemoryStorage;
 use windrose_promql::value::{ABSENT, QueryResult, Sample};
-use windrose_promql::{Engine, EvalError, Limits, ParseOptions, QueryKind, QueryOptions, parse_expr};
+use windrose_promql::{
+    Engine, EvalError, Limits, Matcher, ParseOptions, QueryKind, QueryOptions, Select, SeriesSet, Storage,
+    StorageError, parse_expr,
+};
 
 /// Counters with gaps, resets, NaN and staleness markers; a classic histogram; native histograms mixed with floats.
 fn storage() -> MemoryStorage {
@@ -54,6 +57,19 @@ fn storage() -> MemoryStorage {
         storage.append(&labels, index * 10_000, sample);
     }
     storage
+}
+
+/// Remembers what was selected.
+struct Recorder {
+    storage: MemoryStorage,
+    selects: RefCell<Vec<(Vec<Matcher>, i64, i64)>>,
+}
+
+impl Storage for Recorder {
+    fn select<'a>(&'a self, request: &Select<'_>) -> Result<Box<dyn SeriesSet + 'a>, StorageError> {
+        self.selects.borrow_mut().push((request.matchers.to_vec(), request.min_time, request.max_time));
+        self.storage.select(request)
+    }
 }
 
 fn engine(delayed_name_removal: bool) -> Engine {
@@ -229,6 +245,23 @@ proptest! {
     }
 
     #[test]
+    fn the_plan_covers_what_is_selected(query in query(), step in 1_i64..40) {
+        let (storage, engine) = (Recorder { storage: storage(), selects: RefCell::default() }, engine(true));
+        let Ok(expr) = parse_expr(&query, engine.parse) else { return Ok(()) };
+        let range = QueryKind::Range { start: 100_000, end: 400_000, step: step * 1_000 };
+        let options = QueryOptions::default();
+        let Ok(plan) = engine.plan(&expr, range, &options) else { return Ok(()) };
+        // Whether the query succeeds or not, it asks for nothing that was not planned.
+        let failed = engine.evaluate(&storage, &expr, range, &options).is_err();
+        for (matchers, min_time, max_time) in storage.selects.take() {
+            let planned = plan.iter().any(|select| {
+                select.matchers == matchers && select.min_time <= min_time && select.max_time >= max_time
+            });
+            prop_assert!(planned, "{} (failed: {}): {:?} {}..{}", query, failed, matchers, min_time, max_time);
+        }
+    }
+
+    #[test]
     fn no_time_makes_it_panic(query in query(), start: i64, end: i64, step: i64) {
         let (storage, engine) = (storage(), engine(false));
         for kind in [QueryKind::Instant(start), QueryKind::Range { start, end, step }] {
@@ -237,6 +270,15 @@ proptest! {
             prop_assert!(outcome.is_ok() || outcome.is_err());
         }
     }
+}
+
+#[test]
+fn info_plans_its_second_selection() {
+    let engine = engine(true);
+    let expr = parse_expr("info(rate(c_total[1m] offset 5m), {version=~\".+\"})", engine.parse).unwrap();
+    let plan = engine.plan(&expr, QueryKind::Instant(600_000), &QueryOptions::default()).unwrap();
+    let names: Vec<_> = plan.iter().map(|select| (select.metric_name(), select.min_time, select.max_time)).collect();
+    assert_eq!(names, [(Some("c_total"), 240_001, 300_000), (Some("target_info"), 1, 300_000)]);
 }
 
 #[test]

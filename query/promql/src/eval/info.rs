@@ -23,24 +23,10 @@ const INFO_METRIC_PATTERN: &str = ".+_info";
 impl Evaluator<'_> {
     pub(super) fn stream_info(&self, call: &Call, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {
         let base = self.vector(&call.args[0], grid)?;
-        let selector: &[Matcher] = match call.args.get(1).map(Expr::unwrap_parens) {
-            Some(Expr::Vector(selector)) => &selector.matchers,
-            _ => &[],
-        };
-        let (mut name_matchers, data_matchers): (Vec<Matcher>, Vec<Matcher>) =
-            selector.iter().cloned().partition(|matcher| matcher.name == METRIC_NAME);
-        let negative = |matcher: &Matcher| matches!(matcher.op, MatchOp::NotEqual | MatchOp::NotRegex);
-        // Info series are not enriched themselves. Which they are is known when a name or a pattern for it is given,
-        // or by default without a selector; exclusions alone do not tell.
-        let knows_names = call.args.len() < 2 || name_matchers.iter().any(|matcher| !negative(matcher));
-        if name_matchers.is_empty() {
-            name_matchers.push(Matcher::equal(METRIC_NAME, DEFAULT_INFO_METRIC));
-        } else if name_matchers.iter().all(negative) {
-            name_matchers.push(Matcher::new(MatchOp::Regex, METRIC_NAME, INFO_METRIC_PATTERN).or_else(execution)?);
-        }
+        let InfoMatchers { names: name_matchers, data: data_matchers, knows_names } = InfoMatchers::of(call)?;
         let is_info =
             |row: &Row| knows_names && name_matchers.iter().all(|matcher| matcher.matches(row.labels.metric_name()));
-        let infos = self.info_series(&base, &is_info, &name_matchers, &data_matchers, &call.args[0], grid)?;
+        let infos = self.info_series(&base, &is_info, info_selector(call)?, grid)?;
         let wanted: HashSet<&str> = data_matchers.iter().map(|matcher| matcher.name.as_str()).collect();
         let needs_match = data_matchers.iter().any(|matcher| !matcher.matches(""));
         let mut output: Vec<Row> = Vec::new();
@@ -104,9 +90,7 @@ impl Evaluator<'_> {
         &self,
         base: &[Row],
         is_info: &dyn Fn(&Row) -> bool,
-        name_matchers: &[Matcher],
-        data_matchers: &[Matcher],
-        inner: &Expr,
+        mut selector: VectorSelector,
         grid: &Grid,
     ) -> Evaluated<InfoSeries> {
         let mut infos = InfoSeries::default();
@@ -119,8 +103,6 @@ impl Evaluator<'_> {
         if identities.is_empty() {
             return Ok(infos);
         }
-        let mut matchers: Vec<Matcher> = name_matchers.to_vec();
-        matchers.extend_from_slice(data_matchers);
         for name in IDENTIFYING {
             let mut values: Vec<&str> = identities.iter().map(|labels| labels.get(name)).collect();
             values.sort_unstable();
@@ -130,18 +112,8 @@ impl Evaluator<'_> {
                 continue;
             }
             let pattern = values.iter().map(|value| regex::escape(value)).collect::<Vec<_>>().join("|");
-            matchers.push(Matcher::new(MatchOp::Regex, name, pattern).or_else(execution)?);
+            selector.matchers.push(Matcher::new(MatchOp::Regex, name, pattern).or_else(execution)?);
         }
-        let (at, offset) = first_selector(inner).unwrap_or((None, Duration::ZERO));
-        let selector = VectorSelector {
-            name: String::new(),
-            matchers,
-            offset,
-            at,
-            extension: Extension::None,
-            allow_empty: true,
-            span: Span::default(),
-        };
         let holds_histogram = std::cell::Cell::new(false);
         self.stream_selector(&selector, grid, Reading::Value, &mut |row| {
             holds_histogram.set(holds_histogram.get() || row.histograms.is_some());
@@ -158,6 +130,50 @@ impl Evaluator<'_> {
         })?;
         Ok(infos)
     }
+}
+
+/// The second argument, taken apart.
+struct InfoMatchers {
+    names: Vec<Matcher>,
+    data: Vec<Matcher>,
+    /// Whether the names say which series are info series. Those are not enriched themselves. A name, a pattern for
+    /// it or the default do; exclusions alone do not.
+    knows_names: bool,
+}
+
+impl InfoMatchers {
+    fn of(call: &Call) -> Evaluated<Self> {
+        let selector: &[Matcher] = match call.args.get(1).map(Expr::unwrap_parens) {
+            Some(Expr::Vector(selector)) => &selector.matchers,
+            _ => &[],
+        };
+        let (mut names, data): (Vec<Matcher>, Vec<Matcher>) =
+            selector.iter().cloned().partition(|matcher| matcher.name == METRIC_NAME);
+        let negative = |matcher: &Matcher| matches!(matcher.op, MatchOp::NotEqual | MatchOp::NotRegex);
+        let knows_names = call.args.len() < 2 || names.iter().any(|matcher| !negative(matcher));
+        if names.is_empty() {
+            names.push(Matcher::equal(METRIC_NAME, DEFAULT_INFO_METRIC));
+        } else if names.iter().all(negative) {
+            names.push(Matcher::new(MatchOp::Regex, METRIC_NAME, INFO_METRIC_PATTERN).or_else(execution)?);
+        }
+        Ok(Self { names, data, knows_names })
+    }
+}
+
+/// The selector of the info series, at the instants of the series they describe. The identifying labels are added when
+/// those series are known.
+pub(super) fn info_selector(call: &Call) -> Evaluated<VectorSelector> {
+    let InfoMatchers { names, data, .. } = InfoMatchers::of(call)?;
+    let (at, offset) = first_selector(&call.args[0]).unwrap_or((None, Duration::ZERO));
+    Ok(VectorSelector {
+        name: String::new(),
+        matchers: names.into_iter().chain(data).collect(),
+        offset,
+        at,
+        extension: Extension::None,
+        allow_empty: true,
+        span: Span::default(),
+    })
 }
 
 #[derive(Default)]

@@ -7,7 +7,7 @@ use super::row::Row;
 use super::stream::Sink;
 use super::window::{Pointer, Scratch, SeriesData, Windows, with_hints};
 use super::{Evaluated, Evaluator, Grid};
-use crate::ast::{At, Duration, Expr, Extension, VectorSelector};
+use crate::ast::{At, Duration, Expr, Extension, MatrixSelector, VectorSelector};
 use crate::histogram::FloatHistogram;
 use crate::storage::{Select, SeriesView};
 use crate::value::{QueryResult, Sample, Series, is_absent};
@@ -43,6 +43,54 @@ impl Reference {
     }
 }
 
+/// What an instant selector asks of the store.
+pub(super) fn instant_request<'r>(
+    node: &'r VectorSelector,
+    reference: &Reference,
+    function: &'r str,
+    lookback: i64,
+    step: i64,
+) -> Select<'r> {
+    let after = if node.extension == Extension::Smoothed { lookback } else { 0 };
+    Select {
+        matchers: &node.matchers,
+        min_time: reference.first().saturating_sub(lookback).saturating_add(1),
+        max_time: reference.last().saturating_add(after),
+        function,
+        range: 0,
+        step,
+    }
+}
+
+/// What a range selector asks of the store.
+pub(super) fn range_request<'r>(
+    node: &'r MatrixSelector,
+    reference: &Reference,
+    function: &'r str,
+    lookback: i64,
+    step: i64,
+) -> Select<'r> {
+    let range = node.range.millis();
+    let (before, after) = reach(node.vector.extension, lookback);
+    Select {
+        matchers: &node.vector.matchers,
+        min_time: reference.first().saturating_sub(range).saturating_sub(before).saturating_add(1),
+        max_time: reference.last().saturating_add(after),
+        function,
+        range,
+        step,
+    }
+}
+
+/// How far beyond a window its samples reach, before and after.
+pub(super) fn reach(extension: Extension, lookback: i64) -> (i64, i64) {
+    match extension {
+        Extension::None => (0, 0),
+        Extension::Anchored => (lookback, 0),
+        Extension::Smoothed => (lookback, lookback),
+    }
+}
+
 impl Evaluator<'_> {
     /// Streams an instant selector.
     pub(super) fn stream_selector(
@@ -54,14 +102,8 @@ impl Evaluator<'_> {
     ) -> Evaluated<()> {
         let reference = Reference::new(grid, node.at, &node.offset);
         let smoothed = node.extension == Extension::Smoothed;
-        let request = Select {
-            matchers: &node.matchers,
-            min_time: reference.first().saturating_sub(self.lookback).saturating_add(1),
-            max_time: reference.last().saturating_add(if smoothed { self.lookback } else { 0 }),
-            function: if reading == Reading::Time { "timestamp" } else { "" },
-            range: 0,
-            step: grid.step,
-        };
+        let function = if reading == Reading::Time { "timestamp" } else { "" };
+        let request = instant_request(node, &reference, function, self.lookback, grid.step);
         let mut series_set = self.storage.select(&request)?;
         while let Some(series) = series_set.next()? {
             self.count_read(&series)?;

@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::selector::Reference;
-use super::{Evaluated, Evaluator, Grid, execution, step_count};
+use super::selector::{Reference, range_request, reach};
+use super::{Engine, Evaluated, Evaluator, Grid, execution, step_count};
 use crate::ast::{Expr, Extension, MatrixSelector, Subquery};
 use crate::histogram::{FloatHistogram, ResetHint};
 use crate::labels::Labels;
-use crate::storage::{Select, SeriesView};
+use crate::storage::SeriesView;
 use crate::value::is_absent;
 
 /// One series without staleness markers.
@@ -59,11 +59,7 @@ pub(super) struct Windows {
 
 impl Windows {
     fn new(reference: Reference, range: i64, extension: Extension, lookback: i64) -> Self {
-        let (before, after) = match extension {
-            Extension::None => (0, 0),
-            Extension::Anchored => (lookback, 0),
-            Extension::Smoothed => (lookback, lookback),
-        };
+        let (before, after) = reach(extension, lookback);
         Self { reference, range, before, after, floats: Vec::new(), histograms: Vec::new() }
     }
 
@@ -170,16 +166,8 @@ impl Evaluator<'_> {
         visit: SeriesVisitor<'_>,
     ) -> Evaluated<()> {
         let reference = Reference::new(grid, node.vector.at, &node.vector.offset);
-        let range = node.range.millis();
-        let mut windows = Windows::new(reference, range, node.vector.extension, self.lookback);
-        let request = Select {
-            matchers: &node.vector.matchers,
-            min_time: reference.first().saturating_sub(range).saturating_sub(windows.before).saturating_add(1),
-            max_time: reference.last().saturating_add(windows.after),
-            function,
-            range,
-            step: grid.step,
-        };
+        let mut windows = Windows::new(reference, node.range.millis(), node.vector.extension, self.lookback);
+        let request = range_request(node, &reference, function, self.lookback, grid.step);
         let mut series_set = self.storage.select(&request)?;
         let mut scratch = Scratch::default();
         while let Some(series) = series_set.next()? {
@@ -205,13 +193,8 @@ impl Evaluator<'_> {
     /// A subquery evaluates its expression at the multiples of its step inside the windows of all outer steps.
     fn for_each_computed(&self, node: &Subquery, grid: &Grid, visit: SeriesVisitor<'_>) -> Evaluated<()> {
         let reference = Reference::new(grid, node.at, &node.offset);
-        let range = node.range.millis();
-        let step = if node.step.is_set() { node.step.millis() } else { self.engine.default_subquery_step };
-        let Some(inner) = subquery_grid(&reference, range, step) else { return Ok(()) };
-        if inner.count > self.engine.limits.max_steps {
-            return execution("subquery has too many steps; increase its step or shorten its range");
-        }
-        let mut windows = Windows::new(reference, range, Extension::None, 0);
+        let Some(inner) = subquery_grid(&reference, node, &self.engine)? else { return Ok(()) };
+        let mut windows = Windows::new(reference, node.range.millis(), Extension::None, 0);
         let (mut times, mut values, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
         self.stream(&node.expr, &inner, &mut |row| {
             times.clear();
@@ -242,12 +225,17 @@ impl Evaluator<'_> {
     }
 }
 
-/// The multiples of the step in `(first - range, last]`.
-fn subquery_grid(reference: &Reference, range: i64, step: i64) -> Option<Grid> {
-    let after = reference.first().saturating_sub(range);
-    let start = after.div_euclid(step).checked_mul(step)?.checked_add(step)?;
+/// The multiples of the step of a subquery in `(first - range, last]`; `None` when there is none.
+pub(super) fn subquery_grid(reference: &Reference, node: &Subquery, engine: &Engine) -> Evaluated<Option<Grid>> {
+    let step = if node.step.is_set() { node.step.millis() } else { engine.default_subquery_step };
+    let after = reference.first().saturating_sub(node.range.millis());
+    let start = after.div_euclid(step).checked_mul(step).and_then(|multiple| multiple.checked_add(step));
+    let Some(start) = start else { return Ok(None) };
     let count = step_count(start, reference.last(), step);
-    (count > 0).then_some(Grid { start, step, count })
+    if count > engine.limits.max_steps {
+        return execution("subquery has too many steps; increase its step or shorten its range");
+    }
+    Ok((count > 0).then_some(Grid { start, step, count }))
 }
 
 /// Subqueries may skip or repeat samples, so that what the store knew about resets no longer holds.
