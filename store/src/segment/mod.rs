@@ -7,6 +7,7 @@
 
 mod encode;
 mod file_reader;
+mod inspect;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use windrose_proto::id::TraceId;
 use windrose_proto::time::{TimeRange, UnixNanos};
 
 pub use encode::{Encoded, Facts, encode_edges, encode_hops, encode_requests, encode_spans, properties};
+pub use inspect::{FileBytes, file_bytes};
 pub use read::SegmentError;
 pub use trace_index::{DamagedIndex, EncodedIndex, TraceIndexHead};
 
