@@ -70,6 +70,15 @@ impl HotTables {
         self.spans.iter().map(|chunk| chunk.rows().len()).sum()
     }
 
+    /// Number of rows of all tables, as far as sealing is concerned.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        let hops: usize = self.hops.iter().map(|chunk| chunk.len()).sum();
+        let requests: usize = self.requests.iter().map(|chunk| chunk.len()).sum();
+        let edges: usize = self.edges.values().map(|window| window.len()).sum();
+        self.span_rows() + hops + requests + edges
+    }
+
     /// The rows of one trace.
     pub fn spans_of_trace(&self, trace: TraceId) -> impl Iterator<Item = &SpanRow> {
         self.spans.iter().flat_map(move |chunk| chunk.of_trace(trace))

@@ -429,7 +429,7 @@ impl TenantJoin {
 
     /// Rows and cells that wait for a seal.
     pub(super) fn unsealed_rows(&self) -> usize {
-        self.hot.span_rows() + self.hot.edges.values().map(|window| window.len()).sum::<usize>()
+        self.hot.rows()
     }
 }
 
