@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use windrose_proto::Text;
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::{IngestProtocol, Reason, SpanKind};
-use windrose_proto::normal::{NormalSpan, RoleHint};
+use windrose_proto::normal::NormalSpan;
 use windrose_proto::span::{Span, StatusCode};
 use windrose_proto::time::UnixNanos;
 
@@ -88,7 +88,13 @@ fn push_ids_and_times(columns: &mut Columns, rows: &[SpanRow]) {
     columns.long("start_ns", spans.clone().map(|span| span.start.0 as i64));
     // Wrapping, so that a span that ends before it starts keeps its end.
     columns.long("duration_ns", spans.map(|span| span.end.0.wrapping_sub(span.start.0) as i64));
-    columns.long("arrived_ns", rows.iter().map(|row| row.arrived.0 as i64));
+    columns.long("delay_ms", rows.iter().map(|row| delay_millis(row)));
+}
+
+/// How long after its end a span arrived. In whole milliseconds it costs a byte a span; the time
+/// of arrival to the nanosecond would cost three.
+fn delay_millis(row: &SpanRow) -> i64 {
+    row.arrived.0.wrapping_sub(row.span.end.0) as i64 / 1_000_000
 }
 
 fn push_identity<'a>(columns: &mut Columns, normals: impl Iterator<Item = &'a NormalSpan> + Clone) {
@@ -96,14 +102,7 @@ fn push_identity<'a>(columns: &mut Columns, normals: impl Iterator<Item = &'a No
     columns.text("proxy_rule", normals.clone().map(|normal| normal.proxy_rule.0));
     columns.text("vantage", normals.clone().map(|normal| normal.vantage.as_str()));
     columns.text("vantage_rule", normals.clone().map(|normal| normal.vantage_rule.0));
-    // Null: the span alone does not decide; the rest of the trace does.
-    columns.text_opt(
-        "node_role",
-        normals.clone().map(|normal| match normal.role {
-            RoleHint::Known(role) => Some(role.as_str()),
-            RoleHint::InContext => None,
-        }),
-    );
+    columns.text_opt("node_role", normals.clone().map(|normal| public::role_word(normal.role)));
     columns.text("role_rule", normals.clone().map(|normal| normal.role_rule.0));
     let identity = normals.clone().map(|normal| &*normal.identity);
     columns.text("service", identity.clone().map(|identity| &*identity.service));

@@ -8,6 +8,9 @@ use std::net::IpAddr;
 
 use arrow::array::{Int32Array, Int64Array, ListArray, StringArray};
 
+use windrose_proto::model::NodeRole;
+use windrose_proto::normal::RoleHint;
+
 use super::super::TableError;
 use super::super::columns::{Columns, Reader, int_at, long_at, text_at, words_at};
 use crate::row::SpanRow;
@@ -31,6 +34,19 @@ pub(super) struct Public<'a> {
     upstream_cluster: Option<&'a str>,
     peer_ip: Option<String>,
     peer_port: Option<i32>,
+    identity: Identity<'a>,
+}
+
+/// Columns that say who the process is. Written by the caller of [`push`], read here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Identity<'a> {
+    service: &'a str,
+    namespace: Option<&'a str>,
+    version: Option<&'a str>,
+    cluster: Option<&'a str>,
+    pod: Option<&'a str>,
+    node_ip: Option<IpAddr>,
+    node_role: Option<&'a str>,
 }
 
 impl<'a> Public<'a> {
@@ -58,7 +74,25 @@ impl<'a> Public<'a> {
             upstream_cluster: normal.upstream_cluster.as_deref(),
             peer_ip: normal.peer_ip.map(|ip: IpAddr| ip.to_string()),
             peer_port: normal.peer_port.map(i32::from),
+            identity: Identity {
+                service: &normal.identity.service,
+                namespace: normal.identity.namespace.as_deref(),
+                version: normal.identity.version.as_deref(),
+                cluster: normal.identity.cluster.as_deref(),
+                pod: normal.identity.pod.as_deref(),
+                node_ip: normal.identity.ip,
+                node_role: role_word(normal.role),
+            },
         }
+    }
+}
+
+/// The role as the column `node_role` says it. Null: the span alone does not decide; the rest of
+/// the trace does.
+pub(super) const fn role_word(role: RoleHint) -> Option<&'static str> {
+    match role {
+        RoleHint::Known(role) => Some(role.as_str()),
+        RoleHint::InContext => None,
     }
 }
 
@@ -91,6 +125,7 @@ pub(super) fn push(columns: &mut Columns, rows: &[Public<'_>]) {
 /// Reads these columns.
 pub(super) struct PublicReader<'a> {
     texts: [&'a StringArray; 8],
+    identity: [&'a StringArray; 7],
     peer_ip: &'a StringArray,
     http_status: &'a Int32Array,
     peer_port: &'a Int32Array,
@@ -112,6 +147,15 @@ impl<'a> PublicReader<'a> {
                 reader.text("request_id")?,
                 reader.text("upstream_cluster")?,
             ],
+            identity: [
+                reader.text("service")?,
+                reader.text("namespace")?,
+                reader.text("version")?,
+                reader.text("cluster")?,
+                reader.text("pod")?,
+                reader.text("node_ip")?,
+                reader.text("node_role")?,
+            ],
             peer_ip: reader.text("peer_ip")?,
             http_status: reader.int("http_status")?,
             peer_port: reader.int("peer_port")?,
@@ -124,6 +168,8 @@ impl<'a> PublicReader<'a> {
     pub(super) fn get(&self, row: usize) -> Public<'a> {
         let [method, host, path, url_prefix, url_query, route, request_id, upstream_cluster] =
             self.texts.map(|array| text_at(array, row));
+        let [service, namespace, version, cluster, pod, node_ip, node_role] =
+            self.identity.map(|array| text_at(array, row));
         Public {
             method,
             host,
@@ -139,6 +185,15 @@ impl<'a> PublicReader<'a> {
             upstream_cluster,
             peer_ip: text_at(self.peer_ip, row).map(str::to_owned),
             peer_port: int_at(self.peer_port, row),
+            identity: Identity {
+                service: service.unwrap_or_default(),
+                namespace,
+                version,
+                cluster,
+                pod,
+                node_ip: node_ip.and_then(|ip| ip.parse().ok()),
+                node_role,
+            },
         }
     }
 }
@@ -160,11 +215,17 @@ pub(super) enum Lift {
     Peer,
     Path,
     Url,
+    Service,
+    Namespace,
+    Version,
+    Cluster,
+    /// Istio's `sidecar~10.0.0.1~pod.namespace~namespace.svc.cluster.local`.
+    NodeId,
 }
 
 impl Lift {
     /// Which key may be said by what. Entries are never changed or removed.
-    const KEYS: [(&'static str, Self); 17] = [
+    const KEYS: [(&'static str, Self); 22] = [
         ("guid:x-request-id", Self::RequestId),
         ("http.method", Self::Method),
         ("http.request.method", Self::Method),
@@ -172,6 +233,11 @@ impl Lift {
         ("http.route", Self::Route),
         ("http.status_code", Self::HttpStatus),
         ("http.url", Self::Url),
+        ("istio.canonical_revision", Self::Version),
+        ("istio.canonical_service", Self::Service),
+        ("istio.cluster_id", Self::Cluster),
+        ("istio.namespace", Self::Namespace),
+        ("node_id", Self::NodeId),
         ("peer.address", Self::Peer),
         ("request_size", Self::RequestBytes),
         ("response_flags", Self::Flags),
@@ -204,6 +270,11 @@ impl Lift {
                     true
                 }
             }
+            Self::Service => text(out, Some(row.identity.service)),
+            Self::Namespace => text(out, row.identity.namespace),
+            Self::Version => text(out, row.identity.version),
+            Self::Cluster => text(out, row.identity.cluster),
+            Self::NodeId => row.identity.write_node_id(out),
             Self::HttpStatus => row.http_status.is_some_and(|status| write!(out, "{status}").is_ok()),
             Self::RequestBytes => row.request_bytes.is_some_and(|bytes| write!(out, "{bytes}").is_ok()),
             Self::ResponseBytes => row.response_bytes.is_some_and(|bytes| write!(out, "{bytes}").is_ok()),
@@ -225,5 +296,19 @@ impl Lift {
                 true
             }
         }
+    }
+}
+
+impl Identity<'_> {
+    /// Gateways are `router` to Istio, and their role is often left to the rest of the trace.
+    fn write_node_id(&self, out: &mut String) -> bool {
+        let kind = match self.node_role.map(NodeRole::parse) {
+            Some(Some(NodeRole::Sidecar)) => "sidecar",
+            Some(Some(NodeRole::Waypoint)) => "waypoint",
+            Some(Some(NodeRole::NodeProxy)) => "ztunnel",
+            Some(_) | None => "router",
+        };
+        let (Some(ip), Some(pod), Some(namespace)) = (self.node_ip, self.pod, self.namespace) else { return false };
+        write!(out, "{kind}~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local").is_ok()
     }
 }
