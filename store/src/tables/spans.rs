@@ -88,7 +88,7 @@ fn push_ids_and_times(columns: &mut Columns, rows: &[SpanRow]) {
     columns.long("start_ns", spans.clone().map(|span| span.start.0 as i64));
     // Wrapping, so that a span that ends before it starts keeps its end.
     columns.long("duration_ns", spans.map(|span| span.end.0.wrapping_sub(span.start.0) as i64));
-    columns.long("delay_ms", rows.iter().map(|row| delay_millis(row)));
+    columns.long("delay_ms", rows.iter().map(delay_millis));
 }
 
 /// How long after its end a span arrived. In whole milliseconds it costs a byte a span; the time
