@@ -89,7 +89,7 @@ pub struct Origin {
 pub struct Decoded {
     pub spans: Vec<Span>,
     pub rejected: Rejections,
-    /// Bytes of memory the spans occupy beside the body they share, for admission.
+    /// Bytes of memory the spans occupy beside the body as it was received, for admission.
     pub memory_bytes: usize,
 }
 
@@ -119,11 +119,16 @@ pub fn decode(
     origin: Origin,
 ) -> Result<Decoded, DecodeError> {
     let content = decompress(encoding, body)?;
-    match format {
+    let mut decoded = match format {
         BodyFormat::OtlpProtobuf => decode_otlp_protobuf(&content, origin),
         BodyFormat::OtlpJson => decode_otlp_json(&content, origin),
         BodyFormat::ZipkinJson => decode_zipkin_json(&content, origin),
         BodyFormat::ZipkinProtobuf => decode_zipkin_protobuf(&content, origin),
         BodyFormat::SkywalkingJson => decode_skywalking_json(&content, origin),
+    }?;
+    if encoding != ContentEncoding::Identity {
+        // The texts of the spans keep it alive.
+        decoded.memory_bytes += content.len();
     }
+    Ok(decoded)
 }

@@ -497,12 +497,17 @@ impl Walker<'_> {
     }
 
     fn bytes_value(&mut self) -> Result<Value, Fault> {
-        let spelling = self.reader.lenient_text(limits::ATTRIBUTE_VALUE_MAX_BYTES)?;
+        let spelling = self.reader.lenient_text(BASE64_MAX_BYTES)?;
         // Both alphabets are in use; they differ in two characters.
         let standard = spelling.replace('-', "+").replace('_', "/");
-        BASE64.decode(standard.trim()).map(|bytes| Value::Bytes(Bytes::from(bytes))).map_err(|_| Fault::Base64)
+        let mut bytes = BASE64.decode(standard.trim()).map_err(|_| Fault::Base64)?;
+        bytes.truncate(limits::ATTRIBUTE_VALUE_MAX_BYTES);
+        Ok(Value::Bytes(Bytes::from(bytes)))
     }
 }
+
+/// Base64 of the longest value kept. A multiple of four, so that what is cut still decodes.
+const BASE64_MAX_BYTES: usize = limits::ATTRIBUTE_VALUE_MAX_BYTES.div_ceil(3) * 4;
 
 /// Standard base64, padded or not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -133,6 +133,18 @@ fn attribute_values_in_any_spelling() {
 }
 
 #[test]
+fn long_values_are_cut() {
+    let max = limits::ATTRIBUTE_VALUE_MAX_BYTES;
+    let text = "x".repeat(max + 1);
+    let base64 = "AAAA".repeat(max);
+    let span = span(&format!(
+        r#","attributes":[{{"key":"t","value":{{"stringValue":"{text}"}}}},{{"key":"b","value":{{"bytesValue":"{base64}"}}}}]"#
+    ));
+    assert_eq!(span.attributes.text("t").unwrap().len(), max);
+    assert_eq!(span.attributes.get("b"), Some(&Value::Bytes(Bytes::from(vec![0; max]))));
+}
+
+#[test]
 fn attributes_as_one_object() {
     let span = span(r#","attributes":{"a":"x","b":{"intValue":"5"}}"#);
     assert_eq!(span.attributes.get("a").and_then(Value::as_str), Some("x"));
