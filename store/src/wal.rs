@@ -35,6 +35,22 @@
 //! follows was never acknowledged and is counted as torn. New records go to a new segment, which
 //! is created by the first append.
 //!
+//! # Cost
+//! Bodies of 512 spans, 570 KB as they are or 57 KB compressed, policy `always`, ext4 on a virtual
+//! disk, two busy cores (`benches/wal.rs`; CPU is of the whole process, senders included):
+//!
+//! | body | senders | million spans/s | CPU µs/span | bodies per sync |
+//! |---|---|---|---|---|
+//! | identity | 1 | 0.14 | 0.68 | 1 |
+//! | identity | 8 | 0.36 | 0.46 | 5.6 |
+//! | identity | 32 | 0.67 | 0.35 | 6.6, which is 4 MiB |
+//! | compressed | 1 | 0.18 | 0.34 | 1 |
+//! | compressed | 8 | 2.1 | 0.09 | 8 |
+//! | compressed | 32 | 3.4 | 0.08 | 29 |
+//!
+//! Hence bodies are logged as they came: a compressed one costs a quarter of the CPU and a tenth of
+//! the bytes. Reading back runs at 2 to 4 GB/s from the page cache.
+//!
 //! # Files
 //! | file | what |
 //! |---|---|
