@@ -35,6 +35,16 @@ pub struct NodeTotals {
     pub proxy_kind: ProxyKind,
     pub versions: BTreeMap<Text, i64>,
     pub workloads: BTreeMap<Text, i64>,
+    /// Over all edges of the window, also those a selection leaves out.
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+/// Calls in one direction of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    pub calls: i64,
+    pub errors: f64,
 }
 
 /// One route's part of an edge.
@@ -80,12 +90,36 @@ impl Graph {
             graph.note_request(key, stats);
             graph.edges.entry((source, destination)).or_default().add(key, stats);
         }
+        graph.sum_traffic();
         graph
+    }
+
+    fn sum_traffic(&mut self) {
+        for ((source, destination), edge) in &self.edges {
+            let calls = edge.volume().calls;
+            let errors = edge.error_ratio().map_or(0.0, |(ratio, _)| ratio * calls as f64);
+            let mut book = |id: &NodeId, of: fn(&mut NodeTotals) -> &mut Traffic| {
+                if let Some(node) = self.nodes.get_mut(id) {
+                    let traffic = of(node);
+                    traffic.calls += calls;
+                    traffic.errors += errors;
+                }
+            };
+            book(source, |node| &mut node.sent);
+            book(destination, |node| &mut node.received);
+        }
     }
 
     /// Makes sure that a node is there, with or without traffic.
     pub fn add_node(&mut self, id: NodeId, role: NodeRole, proxy_kind: ProxyKind) -> &mut NodeTotals {
-        let fresh = || NodeTotals { role, proxy_kind, versions: BTreeMap::new(), workloads: BTreeMap::new() };
+        let fresh = || NodeTotals {
+            role,
+            proxy_kind,
+            versions: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            received: Traffic::default(),
+            sent: Traffic::default(),
+        };
         self.nodes.entry(id).or_insert_with(fresh)
     }
 

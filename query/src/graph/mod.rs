@@ -14,7 +14,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-pub use aggregate::{EdgeTotals, Graph, NodeTotals, RouteTotals, Volume, VolumeSource};
+pub use aggregate::{EdgeTotals, Graph, NodeTotals, RouteTotals, Traffic, Volume, VolumeSource};
 pub(crate) use aggregate::{is_entry_edge, merge_windows, ratio};
 pub use names::{NodeId, Resolver, Scope};
 pub use select::{FocusDirection, Selection};

@@ -55,7 +55,7 @@ pub(super) async fn services(
         let targets = worker.targets.targets();
         add_silent_targets(&mut graph, &targets);
         let scrapes = scrape_statuses(&graph, &targets, now);
-        let node = |(id, node)| NodeAnswer::new(&graph, id, node, range.seconds(), scrapes.get(id));
+        let node = |(id, node)| NodeAnswer::new(id, node, range.seconds(), scrapes.get(id));
         let window = WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count);
         Ok(ServicesAnswer { window, services: graph.nodes.iter().map(node).collect() })
     });
@@ -102,7 +102,7 @@ pub(super) async fn service(
         };
         Ok(ServiceDetail {
             window: WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count),
-            service: NodeAnswer::new(&graph, node_id, node, range.seconds(), scrapes.get(node_id)),
+            service: NodeAnswer::new(node_id, node, range.seconds(), scrapes.get(node_id)),
             inbound: edges(|(_, target)| target),
             outbound: edges(|(source, _)| source),
         })

@@ -12,7 +12,7 @@ use windrose_proto::time::{TimeRange, UnixNanos};
 
 use super::health::{Health, judge};
 use super::unresolved::{Unresolved, unresolved};
-use crate::graph::{EdgeTotals, Graph, NodeId, NodeTotals, VolumeSource};
+use crate::graph::{EdgeTotals, Graph, NodeId, NodeTotals, Traffic, VolumeSource};
 use crate::scrape_status::ScrapeStatus;
 
 /// The whole answer.
@@ -294,8 +294,7 @@ impl TopologyAnswer {
     #[must_use]
     pub fn new(graph: &Graph, window: WindowAnswer, seconds: f64, scrapes: &BTreeMap<NodeId, ScrapeStatus>) -> Self {
         let edges = graph.edges.iter().map(|(ends, edge)| EdgeAnswer::new(graph, ends, edge, seconds)).collect();
-        let nodes =
-            graph.nodes.iter().map(|(id, node)| NodeAnswer::new(graph, id, node, seconds, scrapes.get(id))).collect();
+        let nodes = graph.nodes.iter().map(|(id, node)| NodeAnswer::new(id, node, seconds, scrapes.get(id))).collect();
         Self { window, nodes, edges, unresolved: unresolved(graph) }
     }
 }
@@ -303,23 +302,12 @@ impl TopologyAnswer {
 impl NodeAnswer {
     /// Words one node.
     #[must_use]
-    pub fn new(graph: &Graph, id: &NodeId, node: &NodeTotals, seconds: f64, scrape: Option<&ScrapeStatus>) -> Self {
-        let mut received = (0, 0.0);
-        let mut sent = (0, 0.0);
-        for ((source, destination), edge) in &graph.edges {
-            let calls = edge.volume().calls;
-            let errors = edge.error_ratio().map_or(0.0, |(ratio, _)| ratio * calls as f64);
-            if destination == id {
-                received = (received.0 + calls, received.1 + errors);
-            }
-            if source == id {
-                sent = (sent.0 + calls, sent.1 + errors);
-            }
-        }
-        let (health, reasons) = judge(received.0, received.1, sent.0 > 0);
-        let flow = |(calls, errors): (i64, f64)| Flow {
-            per_second: per_second(calls, seconds),
-            error_ratio: (calls > 0).then(|| errors / calls as f64),
+    pub fn new(id: &NodeId, node: &NodeTotals, seconds: f64, scrape: Option<&ScrapeStatus>) -> Self {
+        let Traffic { calls, errors } = node.received;
+        let (health, reasons) = judge(calls, errors, node.sent.calls > 0);
+        let flow = |traffic: Traffic| Flow {
+            per_second: per_second(traffic.calls, seconds),
+            error_ratio: (traffic.calls > 0).then(|| traffic.errors / traffic.calls as f64),
         };
         let versions: Vec<String> = node.versions.keys().map(ToString::to_string).collect();
         Self {
@@ -332,8 +320,8 @@ impl NodeAnswer {
             workloads: node.workloads.keys().map(ToString::to_string).collect(),
             role: role_word(id, node.role),
             proxy_kind: node.proxy_kind.as_str(),
-            inbound: flow(received),
-            outbound: flow(sent),
+            inbound: flow(node.received),
+            outbound: flow(node.sent),
             health,
             reasons,
             scrape: scrape.cloned(),
