@@ -15,6 +15,8 @@ mod mesh;
 mod random;
 pub(crate) mod screen;
 mod span;
+#[cfg(test)]
+mod tests;
 mod traffic;
 mod truth;
 

@@ -101,7 +101,7 @@ pub fn routes(data: &Value) -> Table {
             latency(route, "p50"),
             latency(route, "p99"),
             latency(route, "max"),
-            names(route, &["/services", "/egress_hosts"]),
+            short_names(route, &["/services", "/egress_hosts"]),
         ]);
     }
     table
@@ -290,6 +290,12 @@ fn quantiles(point: &Value) -> String {
 fn names(value: &Value, pointers: &[&str]) -> String {
     let items = pointers.iter().flat_map(|pointer| list(value, pointer));
     items.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The same without clusters and namespaces, which the other views show.
+fn short_names(value: &Value, pointers: &[&str]) -> String {
+    let items = pointers.iter().flat_map(|pointer| list(value, pointer)).filter_map(Value::as_str);
+    items.map(|name| name.rsplit_once('/').map_or(name, |(_, last)| last)).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown() -> String {

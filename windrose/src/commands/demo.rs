@@ -9,6 +9,7 @@ use http::Uri;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use windrose_collector::scrape::ScrapeConfig;
+use windrose_proto::edge::LIVE_WINDOW_NANOS;
 use windrose_proto::time::{Clock, SystemClock, UnixNanos};
 use windrose_store::disk::OsDisk;
 
@@ -34,6 +35,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 const ONCE_WITHIN: Duration = Duration::from_secs(45);
 /// With `--once`, how long counters are waited for after all nodes have been seen.
 const ONCE_COUNTERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Twice the interval at which our own server scrapes the pages.
+const FIRST_SCRAPES_WITHIN: Duration = Duration::from_secs(4);
 
 /// Why the demo cannot run.
 struct Failure {
@@ -153,6 +157,9 @@ fn play(
     clock: &Arc<dyn Clock>,
 ) -> Result<Exit, Failure> {
     let client = ApiClient::new(&target.api, None).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    if target.app.is_some() {
+        runtime.block_on(first_scrapes(fleet));
+    }
     // A lazy channel takes its place in a runtime when it is made.
     let in_runtime = runtime.enter();
     let driver = Driver::new(fleet.clone(), &target.otlp, args.seed, args.rps).map_err(|error| {
@@ -170,6 +177,18 @@ fn play(
         Ok(exit)
     });
     exit.map_err(|error: std::io::Error| Failure::new(Exit::Failed, format!("cannot wait for signals: {error}")))
+}
+
+/// Waits until our own server has fetched every page, so that counters are complete from the start.
+async fn first_scrapes(fleet: &Fleet) {
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    let scraped = async {
+        while !fleet.is_scraped() {
+            looks.tick().await;
+        }
+    };
+    // Without them the demo is still a demo: its edges show spans alone.
+    drop(tokio::time::timeout(FIRST_SCRAPES_WITHIN, scraped).await);
 }
 
 /// Fires at a signal, or after `duration`.
@@ -269,7 +288,7 @@ impl Show<'_> {
     }
 
     async fn answers(&self) -> Result<Answers, ApiError> {
-        let start = self.started.max(self.clock.now().minus(WINDOW));
+        let start = self.started.max(self.clock.now().minus(WINDOW)).window_start(LIVE_WINDOW_NANOS);
         let range = [("start", format!("{:.3}", start.as_secs_f64()))];
         let (topology, routes, completeness) = tokio::try_join!(
             self.client.data("/api/v1/topology", &range),

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +39,9 @@ const STEP: Duration = Duration::from_millis(50);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages on their way at once; like Envoy, the demo drops what a slow collector cannot take.
 const IN_FLIGHT_MAX: usize = 512;
-/// What is served to scrapers beside our own page server's limits.
+/// A page takes no time; only a scrape that has just begun is waited for.
+const PAGE_DRAIN: Duration = Duration::from_secs(1);
+/// What Envoy says of its page.
 const PAGE_TYPE: &str = "text/plain; charset=UTF-8";
 
 /// What the proxies have in common while they run. Cloning shares it.
@@ -52,6 +55,8 @@ struct Shared {
     proxies: Vec<Proxy>,
     pages: Vec<SocketAddr>,
     counters: Vec<Mutex<Counters>>,
+    /// Pages shown, per proxy.
+    shown: Vec<AtomicU64>,
     progress: Mutex<Progress>,
 }
 
@@ -80,6 +85,7 @@ impl Fleet {
             started: clock.now().0,
             clock,
             counters: proxies.iter().map(|_| Mutex::default()).collect(),
+            shown: proxies.iter().map(|_| AtomicU64::default()).collect(),
             proxies,
             pages: ports.iter().map(|port| port.address).collect(),
             progress: Mutex::default(),
@@ -88,7 +94,7 @@ impl Fleet {
             let page = fleet.clone();
             let show = move || async move { ([(http::header::CONTENT_TYPE, PAGE_TYPE)], page.page(place)) };
             let router = Router::new().route("/stats/prometheus", get(show));
-            port.serve(router, Arc::default(), Duration::ZERO, tasks)?;
+            port.serve(router, Arc::default(), PAGE_DRAIN, tasks)?;
         }
         Ok(fleet)
     }
@@ -116,7 +122,15 @@ impl Fleet {
         lock(&self.0.progress).clone()
     }
 
+    /// Whether every page has been fetched. What a counter held at its first scrape cannot be told
+    /// from what happened long before, so traffic that begins earlier is counted incompletely.
+    #[must_use]
+    pub fn is_scraped(&self) -> bool {
+        self.0.shown.iter().all(|shown| shown.load(Ordering::Relaxed) > 0)
+    }
+
     fn page(&self, place: usize) -> String {
+        self.0.shown[place].fetch_add(1, Ordering::Relaxed);
         let uptime_nanos = self.0.clock.now().0.saturating_sub(self.0.started);
         lock(&self.0.counters[place]).page(uptime_nanos / NANOS_PER_SEC)
     }
@@ -175,6 +189,7 @@ impl Driver {
     /// # Errors
     /// When `otlp` is no address.
     pub fn new(fleet: Fleet, otlp: &str, seed: u64, requests_per_second: f64) -> Result<Self, tonic::transport::Error> {
+        // Lazy: the collector need not be there yet.
         let channel = Endpoint::from_shared(otlp.to_owned())?.timeout(EXPORT_TIMEOUT).connect_lazy();
         let buffers = fleet.0.proxies.iter().map(|_| Buffer::default()).collect();
         let traffic = Traffic::new(seed, requests_per_second, fleet.0.clock.now().0);

@@ -26,10 +26,11 @@ pub(crate) fn is_whole(topology: &Value) -> bool {
     has("gateway") && (has("workload") || has("sidecar")) && has("egress")
 }
 
-/// Whether counters have been scraped twice, so that there are differences to show.
+/// Whether counters have been scraped often enough that most edges show them.
 pub(crate) fn has_counters(topology: &Value) -> bool {
-    let edges = topology.get("edges").and_then(Value::as_array);
-    edges.into_iter().flatten().any(|edge| edge.pointer("/calls/source").and_then(Value::as_str) == Some("counter"))
+    let edges = || topology.get("edges").and_then(Value::as_array).into_iter().flatten();
+    let is_counted = |edge: &&Value| edge.pointer("/calls/source").and_then(Value::as_str) == Some("counter");
+    2 * edges().filter(is_counted).count() > edges().count()
 }
 
 fn roles(topology: &Value) -> BTreeMap<String, usize> {
