@@ -12,7 +12,7 @@ use windrose_collector::normalise::overrides::{Alias, Overrides, RoleOverride};
 use windrose_proto::attributes::{Attributes, Value};
 use windrose_proto::hop::{Derived, Entry, Hop};
 use windrose_proto::id::{SpanId, TraceId};
-use windrose_proto::model::{NodeRole, SpanKind};
+use windrose_proto::model::{Fault, NodeRole, SpanKind};
 use windrose_proto::normal::NormalSpan;
 use windrose_proto::span::{Resource, Scope, Span, StatusCode};
 use windrose_proto::time::UnixNanos;
@@ -60,7 +60,7 @@ fn shown(hop: &Hop) -> String {
         (Some(code), None) => write!(out, " {code}").unwrap(),
         (None, None) => out.push_str(" -"),
     }
-    if hop.error || hop.fault != windrose_proto::model::Fault::None {
+    if hop.error || hop.fault != Fault::None {
         write!(out, " fault={}", hop.fault).unwrap();
         if let Some(at) = hop.fault_at {
             write!(out, "@{at}").unwrap();

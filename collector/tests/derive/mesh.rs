@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use windrose_collector::join::derive::{DeriveOptions, derive};
 use windrose_collector::normalise::Normaliser;
 use windrose_proto::edge::{EdgeKey, Sign, SpanStats};
-use windrose_proto::hop::{CLIENT_NODE, Derived, Entry, Gap, Hop, SpanUse, UNKNOWN_NODE};
+use windrose_proto::hop::{CLIENT_NODE, Derived, Entry, Gap, SpanUse, UNKNOWN_NODE};
 use windrose_proto::model::{Direction, NodeRole};
 use windrose_proto::normal::NormalSpan;
 use windrose_proto::span::Span;
@@ -340,14 +340,16 @@ fn records(raw: &[u8]) -> Vec<(u8, Vec<u8>)> {
     records
 }
 
-/// Keeps the compiler honest about what a hop is compared by.
+/// What counts as a call on an edge.
 #[test]
 fn a_call_is_a_final_attempt_that_left_the_process() {
-    let hop = |hop: &Hop| hop.is_call();
     let traces = derived(&repository_capture("spawn-all"));
-    let (calls, others): (Vec<_>, Vec<_>) = traces.iter().flat_map(|trace| &trace.hops).partition(|other| hop(other));
+    let (calls, others): (Vec<_>, Vec<_>) = traces.iter().flat_map(|trace| &trace.hops).partition(|hop| hop.is_call());
     assert!(calls.iter().all(|hop| hop.is_final && hop.direction != Direction::Local));
-    assert!(!others.is_empty(), "retried attempts are in the recording");
+    assert!(
+        others.iter().any(|hop| !hop.is_final && hop.direction != Direction::Local),
+        "retries are in the recording"
+    );
 }
 
 /// With every tenth span lost: what is missing is named, and nothing is made up for it.

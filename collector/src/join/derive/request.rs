@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use windrose_proto::Text;
 use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, Request};
 use windrose_proto::id::SpanId;
-use windrose_proto::model::{Direction, NodeRole, Protocol, Reason};
+use windrose_proto::model::{Direction, NodeRole, Protocol, Reason, Vantage};
 
 use super::hops::Draft;
 use super::rows::{Row, RowId, Rows};
@@ -78,7 +78,7 @@ fn entry_gateway(rows: &Rows<'_>) -> Option<RowId> {
             row.role == NodeRole::Gateway && !is_below[*id as usize] && is(row)
         })
     };
-    first(|row| row.is_entry || row.vantage == windrose_proto::model::Vantage::Single)
+    first(|row| row.is_entry || row.vantage == Vantage::Single)
         .or_else(|| first(|row| !row.is_phase()))
         .or_else(|| first(|_| true))
 }
