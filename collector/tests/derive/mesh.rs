@@ -291,7 +291,7 @@ fn route(client: &Json) -> String {
         "report" => "/api/report",
         "checkout" | "nokey" => "/api/checkout",
         "legacy" => "/api/legacy/old",
-        "unknown" => "/nope/{id}",
+        "unknown" => "(no route)",
         other => panic!("route {other}"),
     };
     format!("{} {path}", word(client, "method"))
