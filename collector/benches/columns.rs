@@ -5,6 +5,12 @@
 //! repeated with other ids and times, because traces of one minute are fewer than a file holds.
 //! Under `cargo test` the small captures in `tests/data` are written and read back.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench prints its figures and stops at the first surprise"
+)]
+
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

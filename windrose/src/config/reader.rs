@@ -152,7 +152,7 @@ impl<'a> Section<'a> {
         let in_file = self.take(key);
         let mut values = Vec::new();
         let mut origin = Origin::Default;
-        let above = self.from_above(&path);
+        let above = self.value_above(&path);
         let items: Vec<(String, Origin)> = match (above, in_file) {
             (Some((text, from)), _) => {
                 origin = from.clone();
@@ -178,7 +178,7 @@ impl<'a> Section<'a> {
     pub(crate) fn map<T: Setting>(&mut self, key: &'static str) -> Vec<(String, T)> {
         let path = self.path_of(key);
         let in_file = self.take(key);
-        if let Some((_, from)) = self.from_above(&path) {
+        if let Some((_, from)) = self.value_above(&path) {
             self.refuse(&path, from, "a mapping can only be set in the configuration file".to_owned());
         }
         let origin = in_file.map_or(Origin::Default, |node| Origin::File { line: node.line });
@@ -246,7 +246,7 @@ impl<'a> Section<'a> {
 
     fn scalar(&mut self, key: &'static str, path: &str) -> Option<(String, Origin)> {
         let in_file = self.take(key);
-        if let Some(above) = self.from_above(path) {
+        if let Some(above) = self.value_above(path) {
             return Some(above);
         }
         let node = in_file?;
@@ -280,7 +280,7 @@ impl<'a> Section<'a> {
         texts
     }
 
-    fn from_above(&self, path: &str) -> Option<(String, Origin)> {
+    fn value_above(&self, path: &str) -> Option<(String, Origin)> {
         if let Some(text) = self.overrides.flags.get(path) {
             return Some((text.clone(), Origin::Flag));
         }

@@ -95,12 +95,12 @@ impl Counters {
             if series.family != family {
                 family = series.family;
                 // Writing to a string cannot fail.
-                let _ = writeln!(page, "# TYPE {family} counter");
+                writeln!(page, "# TYPE {family} counter").expect("writing to a string cannot fail");
             }
-            let _ = writeln!(page, "{family}{{{}}} {value}", series.labels);
+            writeln!(page, "{family}{{{}}} {value}", series.labels).expect("writing to a string cannot fail");
         }
         for (gauge, value) in [("envoy_server_live", 1), ("envoy_server_uptime", uptime_secs)] {
-            let _ = writeln!(page, "# TYPE {gauge} gauge\n{gauge}{{}} {value}");
+            writeln!(page, "# TYPE {gauge} gauge\n{gauge}{{}} {value}").expect("writing to a string cannot fail");
         }
         page
     }

@@ -73,6 +73,7 @@ impl Ending {
 
 /// The span of the connection manager: `kind` SERVER for what arrives, CLIENT for what a sidecar
 /// sends.
+#[expect(clippy::too_many_arguments, reason = "one argument per part of the span; a struct would only rename them")]
 pub(crate) fn request_span(
     proxy: &Proxy,
     kind: SpanKind,

@@ -41,8 +41,12 @@ fn answered(topology: &Value) -> Edges {
         let namespace = text(node, "namespace").map(|namespace| format!("{namespace}/")).unwrap_or_default();
         format!("{namespace}{}", text(node, "name").unwrap_or_default())
     };
-    let nodes: BTreeMap<String, String> =
-        topology["nodes"].as_array().into_iter().flatten().map(|node| (text(node, "id").unwrap_or_default(), name_of(node))).collect();
+    let nodes: BTreeMap<String, String> = topology["nodes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|node| (text(node, "id").unwrap_or_default(), name_of(node)))
+        .collect();
     let edges = topology["edges"].as_array().into_iter().flatten().map(|edge| {
         let end = |key| nodes.get(&text(edge, key).unwrap_or_default()).cloned().unwrap_or_default();
         let calls = edge.pointer("/evidence/calls").and_then(Value::as_i64).unwrap_or(-1);

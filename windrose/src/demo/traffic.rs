@@ -300,13 +300,13 @@ impl Traffic {
         let path = self.fill(call.path);
         let outgoing = Outgoing { proxy, span_id: self.ids.id(), context, start, call, path: &path };
         match call.to {
-            Callee::Service(name) => self.to_service(&trip, &outgoing, service_named(name)),
-            Callee::Bare(name) => self.to_bare(&trip, &outgoing, name),
-            Callee::External(host) => self.to_partner(&trip, &outgoing, partner_named(host)),
+            Callee::Service(name) => self.call_service(&trip, &outgoing, service_named(name)),
+            Callee::Bare(name) => self.call_bare(&trip, &outgoing, name),
+            Callee::External(host) => self.call_partner(&trip, &outgoing, partner_named(host)),
         }
     }
 
-    fn to_service(&mut self, trip: &Trip, out: &Outgoing<'_>, callee: &'static Service) -> Answer {
+    fn call_service(&mut self, trip: &Trip, out: &Outgoing<'_>, callee: &'static Service) -> Answer {
         let (pod, callee_proxy) = self.choose_pod(callee);
         let cluster = service_cluster(callee, pod);
         let host = format!("{}.{NAMESPACE}.svc.cluster.local:8080", callee.name);
@@ -358,7 +358,7 @@ impl Traffic {
         Answer { code: answer.code, end }
     }
 
-    fn to_bare(&mut self, trip: &Trip, out: &Outgoing<'_>, callee: &str) -> Answer {
+    fn call_bare(&mut self, trip: &Trip, out: &Outgoing<'_>, callee: &str) -> Answer {
         let host = format!("{callee}.{NAMESPACE}.svc.cluster.local:8080");
         let cluster = format!("outbound|8080||{callee}.{NAMESPACE}.svc.cluster.local");
         let end = out.start + self.chance.own_time_nanos(BARE_OWN_TIME) + 2 * self.network();
@@ -371,7 +371,7 @@ impl Traffic {
     }
 
     /// Through the egress gateway, which writes a SERVER and a CLIENT span of its own.
-    fn to_partner(&mut self, trip: &Trip, out: &Outgoing<'_>, partner: &'static Partner) -> Answer {
+    fn call_partner(&mut self, trip: &Trip, out: &Outgoing<'_>, partner: &'static Partner) -> Answer {
         let Partner { host, port, .. } = partner;
         let code = self.failure(partner.failures).unwrap_or(200);
         let arrived = out.start + self.network();
