@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a bench prints what it measures")]
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::Instant;
 
 use windrose_promql::labels::Labels;
@@ -56,13 +57,16 @@ impl Fleet {
 }
 
 impl Storage for Fleet {
-    fn select<'a>(&'a self, _: &Select<'_>) -> Result<Box<dyn SeriesSet + 'a>, StorageError> {
-        Ok(Box::new(Cursor { fleet: self, next: 0 }))
+    fn select<'a>(&'a self, request: &Select<'_>) -> Result<Box<dyn SeriesSet + 'a>, StorageError> {
+        let from = self.timestamps.partition_point(|time| *time < request.min_time);
+        let to = self.timestamps.partition_point(|time| *time <= request.max_time);
+        Ok(Box::new(Cursor { fleet: self, samples: from..to, next: 0 }))
     }
 }
 
 struct Cursor<'a> {
     fleet: &'a Fleet,
+    samples: Range<usize>,
     next: usize,
 }
 
@@ -70,9 +74,19 @@ impl SeriesSet for Cursor<'_> {
     fn next(&mut self) -> Result<Option<SeriesView<'_>>, StorageError> {
         let index = self.next;
         self.next += 1;
-        let fleet = self.fleet;
-        Ok((index < SERIES).then(|| SeriesView::floats(&fleet.labels[index], &fleet.timestamps, &fleet.values[index])))
+        let (fleet, samples) = (self.fleet, self.samples.clone());
+        Ok((index < SERIES).then(|| {
+            SeriesView::floats(&fleet.labels[index], &fleet.timestamps[samples.clone()], &fleet.values[index][samples])
+        }))
     }
+}
+
+/// Seconds this thread has been on a processor, so that other work on the machine does not count; wall time where the
+/// system does not tell.
+fn cpu_seconds(since: Instant) -> f64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat");
+    let nanos = told.ok().and_then(|line| line.split(' ').next()?.parse::<u64>().ok());
+    nanos.map_or_else(|| since.elapsed().as_secs_f64(), |nanos| nanos as f64 / 1e9)
 }
 
 fn main() {
@@ -83,6 +97,7 @@ fn main() {
     let fleet = Fleet::new();
     let engine = Engine::default();
     let end = SAMPLES as i64 * INTERVAL;
+    let begin = Instant::now();
     let range = QueryKind::Range { start: 5 * 60_000, end: end - INTERVAL, step: STEP };
     for (query, kind) in [
         ("sum by (edge) (rate(requests_total[5m]))", range),
@@ -93,19 +108,20 @@ fn main() {
         ("rate(requests_total[5m])", range),
         ("sum by (edge) (rate(requests_total[5m]))", QueryKind::Instant(end - INTERVAL)),
     ] {
-        let mut best = f64::INFINITY;
+        // The clock of a thread ticks in milliseconds; an instant query takes less and is repeated more often.
+        let runs = if matches!(kind, QueryKind::Instant(_)) { 200 } else { 5 };
+        let before = cpu_seconds(begin);
         let mut series = 0;
-        for _ in 0..5 {
-            let before = Instant::now();
+        for _ in 0..runs {
             let evaluation = engine.query(black_box(&fleet), query, kind, &QueryOptions::default());
-            best = best.min(before.elapsed().as_secs_f64());
             series = match evaluation.map(|evaluation| evaluation.result) {
                 Ok(QueryResult::Matrix(series)) => series.len(),
                 Ok(QueryResult::Vector(samples, _)) => samples.len(),
                 _ => 0,
             };
         }
-        let per_sample = best * 1e9 / (SERIES * SAMPLES) as f64;
-        println!("{:>9.1} ms  {per_sample:>6.2} ns/sample  {series:>5} series  {query}", best * 1e3);
+        let cost = (cpu_seconds(begin) - before) / f64::from(runs);
+        let per_sample = cost * 1e9 / (SERIES * SAMPLES) as f64;
+        println!("{:>9.1} ms  {per_sample:>6.2} ns/sample  {series:>5} series  {query}", cost * 1e3);
     }
 }

@@ -131,33 +131,35 @@ impl Evaluator<'_> {
             let mut row = Row::new(data.labels.clone(), self.buffer(grid.count));
             row.drop_name = data.drop_name || !keeps_name;
             let (mut found, mut found_float) = (false, false);
-            for step in 0..grid.count {
-                let window = windows.window(data, step);
-                if window.is_empty() {
-                    continue;
+            let plain = extension == Extension::None && data.histograms.is_empty() && data.starts.is_empty();
+            let context = |kind| RateContext { kind, span, metric, resets: &resets, annotations: &self.annotations };
+            match function {
+                RangeFunction::Rate(kind) if plain => {
+                    found = context(kind).evaluate_plain(data, windows, &mut row.values);
+                    found_float = found;
                 }
-                scalars_now.iter_mut().zip(&scalars).for_each(|(now, all)| *now = all[step]);
-                let scope = Scope { scalars: &scalars_now, time: grid.time(step), span, metric, extension };
-                let sample = match function {
-                    RangeFunction::Rate(kind) => {
-                        RateContext { kind, span, metric, resets: &resets, annotations: &self.annotations }
-                            .evaluate(&window)
-                    }
-                    RangeFunction::InstantRate(kind) => {
-                        RateContext { kind, span, metric, resets: &resets, annotations: &self.annotations }
-                            .instant_value(&window)
-                    }
-                    function => self.range_function(function, &window, &scope)?,
-                };
-                match sample {
-                    None => {}
-                    Some(Sample::Float(value)) => {
-                        row.values[step] = value;
-                        (found, found_float) = (true, true);
-                    }
-                    histogram => {
-                        row.set(step, histogram);
-                        found = true;
+                _ => {
+                    for step in 0..grid.count {
+                        let window = windows.window(data, step);
+                        if window.is_empty() {
+                            continue;
+                        }
+                        scalars_now.iter_mut().zip(&scalars).for_each(|(now, all)| *now = all[step]);
+                        let scope = Scope { scalars: &scalars_now, time: grid.time(step), span, metric, extension };
+                        let sample = match function {
+                            RangeFunction::Rate(kind) => context(kind).evaluate(&window),
+                            RangeFunction::InstantRate(kind) => context(kind).instant_value(&window),
+                            function => self.range_function(function, &window, &scope)?,
+                        };
+                        found |= sample.is_some();
+                        match sample {
+                            Some(Sample::Float(value)) => {
+                                row.values[step] = value;
+                                found_float = true;
+                            }
+                            Some(histogram) => row.set(step, Some(histogram)),
+                            None => {}
+                        }
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::window::{SeriesData, Window};
+use super::window::{SeriesData, Window, Windows};
 use crate::annotations::{Annotations, HistogramOp};
 use crate::ast::{Extension, Span};
 use crate::histogram::{FloatHistogram, ResetHint};
@@ -73,21 +73,45 @@ impl RateContext<'_> {
         }
         if floats > 0 {
             let (increase, begin) = self.float_increase(window)?;
-            let zero = (increase > 0.0 && window.values[0] >= 0.0).then(|| window.values[0] / increase);
+            let zero = zero_share(window.values[0], increase);
             let covered = Covered { begin, first: window.times[0], last: window.times[floats - 1], samples: floats };
-            let factor = self.extrapolation(window, &covered, zero);
+            let factor = self.extrapolation(window.start, window.end, &covered, zero);
             return Some(Sample::Float(increase * if self.kind.is_rate { factor / seconds } else { factor }));
         }
         if histograms > 0 {
             let (mut increase, begin) = self.histogram_increase_from_start(window)?;
             let (first, last) = (&window.histograms[0], &window.histograms[histograms - 1]);
-            let zero = (increase.count > 0.0 && first.1.count >= 0.0).then(|| first.1.count / increase.count);
+            let zero = zero_share(first.1.count, increase.count);
             let covered = Covered { begin, first: first.0, last: last.0, samples: histograms };
-            let factor = self.extrapolation(window, &covered, zero);
+            let factor = self.extrapolation(window.start, window.end, &covered, zero);
             increase.scale(if self.kind.is_rate { factor / seconds } else { factor });
             return Some(Sample::Histogram(Arc::new(increase)));
         }
         None
+    }
+
+    /// All windows of a series that has neither histograms nor known starts nor an extension: nearly every series of
+    /// nearly every dashboard. The same arithmetic as [`Self::evaluate`] in a loop without choices. False when no
+    /// window has two samples.
+    pub(super) fn evaluate_plain(&self, data: &SeriesData<'_>, windows: &Windows, out: &mut [f64]) -> bool {
+        let mut found = false;
+        for (step, out) in out.iter_mut().enumerate() {
+            let (range, start, end) = windows.floats(step);
+            let first = range.start;
+            let (times, values) = (&data.times[range.clone()], &data.values[range]);
+            let ([first_time, .., last_time], [first_value, .., last_value]) = (times, values) else { continue };
+            let mut increase = last_value - first_value;
+            let last = first + values.len() - 1;
+            if self.kind.is_counter && !self.resets.is_empty() && self.resets[last] != self.resets[first] {
+                increase = values.windows(2).filter(|pair| pair[1] < pair[0]).fold(increase, |sum, pair| sum + pair[0]);
+            }
+            let covered = Covered { begin: None, first: *first_time, last: *last_time, samples: values.len() };
+            let factor = self.extrapolation(start, end, &covered, zero_share(*first_value, increase));
+            let seconds = (end - start) as f64 / 1000.0;
+            *out = increase * if self.kind.is_rate { factor / seconds } else { factor };
+            found = true;
+        }
+        found
     }
 
     /// When the count of the first sample began, if that is known to be inside the window: there the counter was
@@ -155,7 +179,8 @@ impl RateContext<'_> {
 
     /// How much longer the window is than what the samples cover, as far as the series may be taken to reach.
     /// `zero_share` tells how far before the first sample a counter was zero, in units of the covered time.
-    fn extrapolation(&self, window: &Window<'_>, covered: &Covered, zero_share: Option<f64>) -> f64 {
+    #[inline]
+    fn extrapolation(&self, start: i64, end: i64, covered: &Covered, zero_share: Option<f64>) -> f64 {
         let seconds = |millis: i64| millis as f64 / 1000.0;
         if covered.samples < 2 {
             return 1.0;
@@ -163,8 +188,8 @@ impl RateContext<'_> {
         let length = seconds(covered.last - covered.begin.unwrap_or(covered.first));
         let average = seconds(covered.last - covered.first) / (covered.samples - 1) as f64;
         let threshold = average * EXTRAPOLATION_THRESHOLD;
-        let mut to_start = if covered.begin.is_some() { 0.0 } else { seconds(covered.first - window.start) };
-        let mut to_end = seconds(window.end - covered.last);
+        let mut to_start = if covered.begin.is_some() { 0.0 } else { seconds(covered.first - start) };
+        let mut to_end = seconds(end - covered.last);
         if to_start >= threshold {
             to_start = average / 2.0;
         }
@@ -386,6 +411,13 @@ impl RateContext<'_> {
         increase.compact();
         Some(increase)
     }
+}
+
+/// How far before its first sample a counter was zero, in units of the time its samples cover. Only asked for while it
+/// can matter: samples are never extrapolated by more than 1.1 of that time.
+#[inline]
+fn zero_share(first: f64, increase: f64) -> Option<f64> {
+    (increase > 0.0 && first >= 0.0 && first < 2.0 * increase).then(|| first / increase)
 }
 
 /// A sample with its time and the start of its count.

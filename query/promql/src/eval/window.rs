@@ -79,6 +79,13 @@ impl Windows {
         }
     }
 
+    /// The floats of a step and the bounds of its window.
+    #[inline]
+    pub(super) fn floats(&self, step: usize) -> (Range<usize>, i64, i64) {
+        let end = self.reference.time(step);
+        (self.floats[step].clone(), end.saturating_sub(self.range), end)
+    }
+
     /// The window of a step.
     pub(super) fn window<'w>(&self, data: &SeriesData<'w>, step: usize) -> Window<'w> {
         let floats = self.floats[step].clone();
@@ -305,7 +312,11 @@ impl Scratch {
     }
 }
 
-/// Whether there is a staleness marker. Whole blocks are looked at without a branch per value.
+/// Whether there is a staleness marker. Blocks without NaN, which are nearly all, are passed without a branch per
+/// value.
 fn has_stale(values: &[f64]) -> bool {
-    values.chunks(64).any(|block| block.iter().fold(false, |found, value| found | is_absent(*value)))
+    values.chunks(64).any(|block| {
+        let has_nan = block.iter().fold(false, |found, value| found | value.is_nan());
+        has_nan && block.iter().any(|value| is_absent(*value))
+    })
 }
