@@ -170,6 +170,29 @@ impl TestServer {
         self.log.lines()
     }
 
+    /// What it complained about: lines of its log above `info`.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
+        let complains = |line: &String| {
+            let level =
+                serde_json::from_str::<Value>(line).ok().and_then(|line| Some(line["level"].as_str()?.to_owned()));
+            !matches!(level.as_deref(), Some("INFO" | "DEBUG" | "TRACE"))
+        };
+        self.log().into_iter().filter(complains).collect()
+    }
+
+    /// A metric of its own, by name and labels as they are written. Absent is 0, as a counter is before it first counts.
+    ///
+    /// # Panics
+    /// When it serves no metrics.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = self.http().get("/metrics").await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        let text = page.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("{series} is {value}")))
+    }
+
     /// Its process id.
     ///
     /// # Panics

@@ -19,6 +19,7 @@ async fn check(folder: &Path) {
     let answer = topology_of(&server.http(), window(), &truth).await;
     judge::verdict(&judge::latencies(&answer, &oracle::latencies(&capture))).unwrap();
     judge::verdict(&judge::roles(&answer, &truth)).unwrap();
+    assert_eq!(server.complaints(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -135,4 +135,13 @@ async fn what_the_applications_counted() {
         ("partner.example.com", "external"),
     ];
     assert_eq!(roles, BTreeMap::from(expect));
+    // Every proxy's own counter of the spans it sent agrees with what came.
+    let complete = until("every sent span to be received", SHOWN_WITHIN, async || {
+        let data = http.data("/api/v1/completeness").await;
+        let reporters = data["reporters"].as_array().cloned().unwrap_or_default();
+        let complete = |reporter: &Value| reporter["spans_reported_sent"] == reporter["spans_received"];
+        if reporters.iter().all(complete) { Ok(reporters) } else { Err(data["reporters"].to_string()) }
+    })
+    .await;
+    assert_eq!(complete.len(), 5, "{complete:?}");
 }

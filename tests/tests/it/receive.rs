@@ -162,6 +162,28 @@ async fn good_spans_of_a_request_with_bad_ones_are_kept() {
     shown(&server.http(), request, SPANS_PER_REQUEST - 1).await;
 }
 
+/// What came in is stored, known already, or refused for a reason; nothing else can become of a span.
+#[tokio::test]
+async fn every_span_is_accounted_for() {
+    let server = Home::brisk().start().await;
+    let whole = request(1).export();
+    let mut damaged = request(2).export();
+    damaged.resource_spans[1].scope_spans[0].spans[0].trace_id = vec![0; 16];
+    for export in [&whole, &whole, &damaged] {
+        assert_eq!(post(&server, &[("content-type", PROTOBUF)], export.encode_to_vec()).await.status, 200);
+    }
+    shown(&server.http(), request(2), SPANS_PER_REQUEST - 1).await;
+    let expect = [
+        ("windrose_receive_spans_total{protocol=\"otlp_http\"}", 8.0),
+        ("windrose_receive_rejected_spans_total{reason=\"bad_trace_id\"}", 1.0),
+        ("windrose_join_stored_spans_total", 5.0),
+        ("windrose_join_duplicate_spans_total", 3.0),
+    ];
+    for (series, expect) in expect {
+        assert_eq!(server.metric(series).await, expect, "{series}");
+    }
+}
+
 #[tokio::test]
 async fn tenants_do_not_see_each_other() {
     let server = Home::brisk().start().await;
