@@ -70,12 +70,14 @@ pub(super) struct Has {
 
 /// Requests begun but not answered, carried from page to page.
 ///
-/// A proxy counts on while it writes a page, so one page may show a request as begun but not yet
-/// as answered. What two pages in a row agree on is a request that was given up.
+/// A proxy counts on while it writes a page, so a page may show a request as begun but not yet as
+/// answered: on a busy proxy every tenth page does. What four pages in a row agree on is a request
+/// that was given up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Balance {
     now: f64,
-    before: f64,
+    /// Of the pages before, oldest first.
+    before: [f64; 3],
 }
 
 /// The sums of one page for one edge.
@@ -216,7 +218,7 @@ impl Sums {
         if has.attempts && has.inflight && has.tells_requests() {
             // Begun requests end answered, refused answers never began, retries began twice.
             let unanswered = self.begun - counts.retries as f64 + self.no_stream - counts.answered as f64;
-            counts.aborted = balance.settle(unanswered - self.inflight);
+            counts.aborted = balance.settle(unanswered - self.inflight, self.begun > 0.0);
             if counts.aborted > 0 {
                 *counts.by_code.entry(Code::NoAnswer.text()).or_default() += counts.aborted;
             }
@@ -244,10 +246,15 @@ fn add_code(counts: &mut EdgeCounts, code: Code, amount: f64) {
 }
 
 impl Balance {
-    fn settle(&mut self, change: f64) -> i64 {
-        self.before = self.now;
+    fn settle(&mut self, change: f64, is_busy: bool) -> i64 {
+        let [_, oldest, older] = self.before;
+        let last = self.now;
         self.now += change;
-        let aborted = self.now.min(self.before).max(0.0).floor();
+        let pages = [oldest, older, last];
+        let pages = if is_busy { &pages[..] } else { &pages[2..] };
+        let agreed = pages.iter().copied().fold(self.now, f64::min);
+        let aborted = agreed.max(0.0).floor();
+        self.before = [oldest, older, last].map(|balance| balance - aborted);
         self.now -= aborted;
         aborted as i64
     }

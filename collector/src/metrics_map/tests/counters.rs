@@ -122,6 +122,14 @@ fn requests_in_flight_are_not_aborted_ones() {
     check(&[(&page(10, 10, 0), ""), (&page(13, 10, 3), ""), (&given_up, "200:2"), (&given_up, "0:1"), (&given_up, "")]);
     // Counted as begun while the page was written, and as answered only on the next one.
     check(&[(&page(10, 10, 0), ""), (&page(11, 10, 0), ""), (&page(11, 11, 0), "200:1"), (&page(11, 11, 0), "")]);
+    // A busy proxy does that on two pages in a row.
+    check(&[
+        (&page(10, 10, 0), ""),
+        (&page(12, 11, 0), "200:1"),
+        (&page(14, 13, 0), "200:2"),
+        (&page(14, 14, 0), "200:1"),
+        (&page(14, 14, 0), ""),
+    ]);
     // Running at the first page, answered later: nothing is aborted.
     check(&[(&page(10, 8, 2), ""), (&page(10, 10, 0), "200:2")]);
 }
