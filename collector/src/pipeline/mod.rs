@@ -13,6 +13,7 @@
 //! | `intake.rs` | the receivers' way into the log |
 //! | `worker.rs` | the joiner thread: the only owner of the join |
 //! | `sealer.rs` | generations of joined rows into sealed tables, in the background |
+//! | `steady.rs` | time for deadlines, which never goes back |
 //! | `archive.rs` | sealed spans of a trace, for late spans |
 //!
 //! Invariant: the joiner sees exactly the acknowledged records, in log order, each once per life of
@@ -22,12 +23,13 @@ mod archive;
 mod intake;
 mod logged;
 mod sealer;
+mod steady;
 mod worker;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -48,6 +50,7 @@ use crate::normalise::Normaliser;
 use crate::normalise::overrides::Overrides;
 use intake::Batch;
 use sealer::Sealer;
+use steady::SteadyClock;
 use worker::Worker;
 
 /// What the pipeline needs to start.
@@ -94,6 +97,7 @@ pub struct Pipeline {
     log: Arc<CommitLog<Batch>>,
     recovery: Recovery,
     caught_up: Arc<AtomicBool>,
+    closing: Arc<AtomicBool>,
     join_stats: Arc<JoinStats>,
     worker: Option<std::thread::JoinHandle<()>>,
 }
@@ -126,11 +130,12 @@ impl Pipeline {
         let mut joiner = Joiner::new(Normaliser::new(config.overrides), config.join, store.clone());
         restore(&mut joiner, &sealed, recovered.as_ref(), now).await?;
         let caught_up = Arc::new(AtomicBool::new(false));
+        let closing = Arc::new(AtomicBool::new(false));
         let join_stats = Arc::new(JoinStats::default());
         let worker = Worker {
             consumer,
             joiner,
-            clock: Arc::clone(&clock),
+            clock: SteadyClock::new(Arc::clone(&clock)),
             runtime: runtime.clone(),
             tick: config.tick,
             sealer: Sealer {
@@ -142,6 +147,7 @@ impl Pipeline {
                 under_way: None,
             },
             log: Arc::clone(&log),
+            closing: Arc::clone(&closing),
             replay_until,
             caught_up: Arc::clone(&caught_up),
             stats: Arc::clone(&join_stats),
@@ -151,7 +157,7 @@ impl Pipeline {
             .spawn(move || worker.run())
             .map_err(StartError::Thread)?;
         let intake = Arc::new(LogIntake::new(Arc::clone(&log), clock));
-        Ok(Self { store, sealed, intake, log, recovery, caught_up, join_stats, worker: Some(worker) })
+        Ok(Self { store, sealed, intake, log, recovery, caught_up, closing, join_stats, worker: Some(worker) })
     }
 
     /// Where readers find what was published.
@@ -199,6 +205,7 @@ impl Pipeline {
     /// Ends: what was submitted is synced, joined and published. Blocks; call it after the ports
     /// are closed and their requests answered.
     pub fn shutdown(mut self) {
+        self.closing.store(true, Ordering::Release);
         if let Err(error) = self.log.close() {
             tracing::error!(error = %error, "the write-ahead log did not close cleanly; it will be recovered at the next start");
         }

@@ -4,20 +4,21 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
 use tokio::runtime::Handle;
 use windrose_proto::tenant::TenantId;
-use windrose_proto::time::{Clock, UnixNanos};
+use windrose_proto::time::UnixNanos;
 use windrose_proto::wire::CounterBatch;
-use windrose_store::wal::{CommitLog, Committed, Consumer, Delivery, Received, RecordKind, WalPosition};
+use windrose_store::wal::{CommitLog, Committed, Consumer, Delivery, Received, RecordKind, WalPosition, cut_point};
 
 use super::archive::SealedArchive;
 use super::intake::Batch;
 use super::logged::{ReplayError, replay};
 use super::sealer::Sealer;
+use super::steady::SteadyClock;
 use crate::join::joiner::{JoinCounts, JoinGauges, Joiner};
 
 /// Counters of the join, updated once a tick.
@@ -46,11 +47,13 @@ impl JoinStats {
 pub(super) struct Worker {
     pub(super) consumer: Consumer<Batch>,
     pub(super) joiner: Joiner,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clock: SteadyClock,
     pub(super) runtime: Handle,
     pub(super) tick: Duration,
     pub(super) sealer: Sealer,
     pub(super) log: Arc<CommitLog<Batch>>,
+    /// Set before the log is closed: from then on everything in it is joined, whatever memory it takes.
+    pub(super) closing: Arc<AtomicBool>,
     /// Everything before was in the log at the start.
     pub(super) replay_until: WalPosition,
     pub(super) caught_up: Arc<AtomicBool>,
@@ -64,32 +67,41 @@ const READ_RETRY: Duration = Duration::from_secs(1);
 impl Worker {
     /// Runs until the log is closed and everything in it is joined.
     pub(super) fn run(mut self) {
-        let mut next_tick = self.clock.now().plus(self.tick);
-        loop {
-            let now = self.clock.now();
-            let wait = Duration::from_nanos(next_tick.since(now));
-            if self.sealer.is_behind(self.joiner.gauges().unsealed_rows) {
-                self.poll_seal(wait);
-            }
-            match self.consumer.recv(wait) {
-                Ok(Received::Batch(records)) => records.into_iter().for_each(|record| self.take(record)),
-                Ok(Received::Idle) => {}
-                Ok(Received::Closed) => break,
-                Err(error) => {
-                    tracing::error!(error = %error, "the write-ahead log cannot be read; trying again");
-                    std::thread::park_timeout(READ_RETRY);
-                }
-            }
-            let now = self.clock.now();
-            if now >= next_tick {
-                self.tick(now);
-                next_tick = now.plus(self.tick);
+        let mut next_tick = Instant::now() + self.tick;
+        while self.step(next_tick.saturating_duration_since(Instant::now())) {
+            if Instant::now() >= next_tick {
+                self.tick();
+                next_tick = Instant::now() + self.tick;
             }
         }
-        self.tick(self.clock.now());
+        self.tick();
         while self.sealer.is_running() {
             self.poll_seal(READ_RETRY);
         }
+    }
+
+    /// Takes what has come, waiting at most `wait`. False when the log is closed and taken.
+    fn step(&mut self, wait: Duration) -> bool {
+        let closing = self.closing.load(Ordering::Acquire);
+        if !closing && self.sealer.is_behind(self.joiner.gauges().unsealed_rows) {
+            // What comes stays in the log until the seal is done; when it is used up, senders are refused.
+            if self.sealer.is_running() {
+                self.poll_seal(wait)
+            } else {
+                std::thread::park_timeout(wait)
+            }
+            return true;
+        }
+        match self.consumer.recv(wait) {
+            Ok(Received::Batch(records)) => records.into_iter().for_each(|record| self.take(record)),
+            Ok(Received::Idle) => {}
+            Ok(Received::Closed) => return false,
+            Err(error) => {
+                tracing::error!(error = %error, "the write-ahead log cannot be read; trying again");
+                std::thread::park_timeout(READ_RETRY);
+            }
+        }
+        true
     }
 
     fn take(&mut self, record: Committed<Batch>) {
@@ -108,13 +120,17 @@ impl Worker {
         };
         match batch {
             Batch::Spans(spans) => self.take_spans(&tenant, spans, arrival),
-            Batch::Counters(batch) => self.joiner.add_counters(&tenant, batch, self.clock.now()),
+            Batch::Counters(batch) => {
+                let now = self.clock.now();
+                self.joiner.add_counters(&tenant, batch, now);
+            }
         }
     }
 
     fn take_spans(&mut self, tenant: &TenantId, spans: Vec<windrose_proto::span::Span>, arrived: UnixNanos) {
         let archive = SealedArchive { catalog: self.joiner.catalog(tenant), runtime: self.runtime.clone() };
-        self.joiner.ingest(tenant, spans, arrived, &archive, self.clock.now());
+        let now = self.clock.now();
+        self.joiner.ingest(tenant, spans, arrived, &archive, now);
     }
 
     /// Takes over a finished seal: its rows are read from files from now on, and the log is cut.
@@ -125,12 +141,15 @@ impl Worker {
             self.joiner.finish_seal(tenant, finished.catalog.tenant(tenant));
         }
         self.joiner.publish(now);
-        if let Err(error) = self.log.cut_before(finished.wal) {
+        // All tables commit up to the same position, and traces that are still open are listed with
+        // the seal, so that none of them needs the log.
+        if let Err(error) = self.log.cut_before(cut_point(&[finished.wal], None)) {
             tracing::warn!(error = %error, "sealed log segments could not be removed; they take space until the next seal");
         }
     }
 
-    fn tick(&mut self, now: UnixNanos) {
+    fn tick(&mut self) {
+        let now = self.clock.now();
         self.joiner.tick(now);
         self.poll_seal(Duration::ZERO);
         if self.sealer.is_due(now, self.joiner.gauges().unsealed_rows) {
