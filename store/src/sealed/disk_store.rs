@@ -311,7 +311,8 @@ mod tests {
         let data = Path::from("t/tenant=a/date=2026-11-21/x.parquet");
         assert_eq!(store.get_range(&data, 2..5).await.unwrap(), "234");
         assert_eq!(store.get_ranges(&data, &[0..1, 9..10]).await.unwrap(), ["0", "9"]);
-        assert!(store.get_range(&data, 5..11).await.is_err());
+        let beyond = 5..11;
+        assert!(store.get_ranges(&data, std::slice::from_ref(&beyond)).await.is_err());
         assert_eq!(store.head(&data).await.unwrap().size, 10);
         store.copy(&data, &Path::from("copy")).await.unwrap();
         store.delete(&data).await.unwrap();
