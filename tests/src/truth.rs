@@ -290,15 +290,18 @@ pub fn target(cluster: &str) -> Option<&str> {
     if host.ends_with(".svc.cluster.local") { host.split('.').next() } else { Some(host) }
 }
 
-/// The part of a path that tells the public routes of the recorded mesh apart: `/api/orders/7?x=1` is `/api/orders`.
+/// What stands for the path of every request that no route took.
+const NO_ROUTE: &str = "(no route)";
+
+/// The part of a path that tells the public routes of the recorded mesh apart: `/api/orders/7?x=1` is `/api/orders`. The
+/// gateway has routes below `/api` only.
 #[must_use]
 pub fn public_path(path: &str) -> String {
     let path = path.split('?').next().unwrap_or_default();
     let mut parts = path.split('/').skip(1);
     match (parts.next(), parts.next()) {
         (Some("api"), Some(name)) => format!("/api/{name}"),
-        (Some(name), _) => format!("/{name}"),
-        (None, _) => path.to_owned(),
+        _ => NO_ROUTE.to_owned(),
     }
 }
 
