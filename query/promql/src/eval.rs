@@ -1,6 +1,6 @@
 //! The evaluator: one series at a time through the tree, all steps of it at once.
 //!
-//! A vector expression is a stream of [`row::Row`]s, each holding one value per step of the [`Grid`]. Selectors
+//! A vector expression is a stream of `row::Row`s, each holding one value per step of the `Grid`. Selectors
 //! produce rows, functions and scalar operators change them in place, aggregations swallow them into one accumulator
 //! per group; only vector-to-vector operators and the sorting functions hold a whole operand. Memory is therefore
 //! (groups x steps) plus one series, not (series x steps).

@@ -2,7 +2,7 @@
 //!
 //! # A seal
 //! 1. The files of all tables and tenants are written.
-//! 2. The [`record`] of the seal is written: from here on the seal is decided.
+//! 2. The `record` of the seal is written: from here on the seal is decided.
 //! 3. Each table's log gets one commit with the transaction (writer, seal number).
 //! 4. The new catalog is published.
 //!

@@ -12,7 +12,7 @@
 //! that another writer upgraded to features we do not know are refused, not misread.
 //!
 //! Invariants: a commit exists whole or not at all (conditional put); a commit with an application
-//! transaction that the table has seen is not repeated; [`action`], [`schema`] and [`state`] are pure.
+//! transaction that the table has seen is not repeated; `action`, `schema` and `state` are pure.
 
 mod action;
 mod checkpoint;

@@ -2,7 +2,7 @@
 //!
 //! # How a span is kept whole
 //! - Resource, scope, events and links are OTLP/JSON text (`otlp_json`).
-//! - Attributes go to one of three places ([`attributes`]): nowhere, when a public column already
+//! - Attributes go to one of three places (`attributes`): nowhere, when a public column already
 //!   says the same (`http.method` in `method`); into a column of their own (`attr_…`), when proxies
 //!   send the key often; else into the map `attributes`. `attribute_shape` lists the keys of the
 //!   span in their order with type and place, so that reading puts them back exactly. Spans of one
