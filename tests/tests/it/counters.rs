@@ -60,8 +60,10 @@ fn differences(answer: &Topology, expect: &BTreeMap<Pair, Counted>) -> Result<()
     let mut wrong = Vec::new();
     for (pair, expect) in expect {
         let found = edges.get(pair).map(|edge| edge.0["evidence"]["counter_requests"].clone()).unwrap_or_default();
+        let source = edges.get(pair).map_or("", |edge| edge.text("/calls/source"));
         match found.as_u64() {
-            Some(calls) if (expect.least..=expect.most).contains(&calls) => {}
+            // Requests given up are counted a few pages later; until then spans may have seen more.
+            Some(calls) if (expect.least..=expect.most).contains(&calls) && source == "counter" => {}
             _ => wrong.push(format!("{pair:?}: counters say {found}, the access log {expect:?}")),
         }
     }

@@ -60,7 +60,7 @@ enum Fate {
     Refused,
     /// The caller has heard nothing.
     Unknown,
-    /// The same, and a sync of it has failed on recovery: the kernel shows it and may forget it.
+    /// Nobody was promised anything, and a sync of it has failed: the kernel shows it and may forget it.
     Doubtful,
 }
 
@@ -130,6 +130,9 @@ impl World {
                 }
                 Ok(appended) => {
                     let synced = !sync || self.config.sync == SyncPolicy::Never || wal.sync().is_ok();
+                    if !synced {
+                        doubt(&mut self.fates, Fate::Unknown);
+                    }
                     for ((id, _), place) in rest.drain(..appended.len()).zip(&appended) {
                         let fate = match (sync || self.config.sync == SyncPolicy::Never, synced) {
                             (true, true) => Fate::Acknowledged(place.position),
@@ -171,9 +174,7 @@ impl World {
         self.wal = None;
         let opened = try_open(&self.disk, self.config.clone());
         let (wal, recovery) = opened.unwrap_or_else(|_| {
-            for fate in self.fates.values_mut().filter(|fate| **fate == Fate::Unknown) {
-                *fate = Fate::Doubtful;
-            }
+            doubt(&mut self.fates, Fate::Unknown);
             self.disk.heal();
             open(&self.disk, self.config.clone())
         });
@@ -203,9 +204,12 @@ impl World {
             let fate = self.fates[id];
             assert!(fate != Fate::Refused || *id > last_acknowledged, "refused {id} has come back");
             assert!(!matches!(fate, Fate::Acknowledged(position) if position != record.position));
-            if fate != Fate::Doubtful {
-                self.fates.insert(*id, Fate::Acknowledged(record.position));
-            }
+            let fate = match fate {
+                Fate::Acknowledged(_) | Fate::Unknown => Fate::Acknowledged(record.position),
+                // Its sync failed: what the kernel shows of it need not be on the disk.
+                Fate::Refused | Fate::Doubtful => Fate::Doubtful,
+            };
+            self.fates.insert(*id, fate);
         }
         let first_present = ids.first().copied().unwrap_or(u64::MAX);
         for (id, fate) in &mut self.fates {
@@ -214,6 +218,29 @@ impl World {
             }
         }
     }
+}
+
+/// A sync has failed that covered all records of this fate.
+fn doubt(fates: &mut BTreeMap<u64, Fate>, of: Fate) {
+    for fate in fates.values_mut().filter(|fate| **fate == of) {
+        *fate = Fate::Doubtful;
+    }
+}
+
+/// A sync that fails may be followed by a kill and then by a power cut.
+#[test]
+fn a_refused_record_may_show_after_a_kill_and_be_gone_after_a_power_cut() {
+    let fail = |operation, times| Action::Fail(operation, Fault::Io, times);
+    let cut = Action::PowerCut(PowerCut::DropUnsynced);
+    let actions = vec![
+        Action::WriteOnly(vec![0]),
+        fail(Operation::Name, 1),
+        fail(Operation::Sync, 2),
+        Action::Append(vec![0]),
+        Action::Kill,
+        cut,
+    ];
+    run(0, SyncPolicy::Always, actions);
 }
 
 fn run(seed: u64, sync: SyncPolicy, actions: Vec<Action>) {
