@@ -116,8 +116,8 @@ fn value(out: &mut Writer, value: &Value) {
             out.name("doubleValue");
             out.double(*number);
         }
-        Value::Array(items) => out.member("arrayValue", |out| out.array("values", items, self::value)),
-        Value::Map(entries) => out.member("kvlistValue", |out| out.array("values", entries, key_value)),
+        Value::Array(items) => out.member("arrayValue", |out| out.whole_array("values", items, self::value)),
+        Value::Map(entries) => out.member("kvlistValue", |out| out.whole_array("values", entries, key_value)),
         Value::Bytes(bytes) => {
             out.name("bytesValue");
             out.base64(bytes);
@@ -159,11 +159,15 @@ impl Writer {
     }
 
     /// A member that is a list of objects; left out when empty, as protobuf JSON does.
-    fn array<T>(&mut self, name: &str, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
+    fn array<T>(&mut self, name: &str, items: impl IntoIterator<Item = T>, write: impl FnMut(&mut Self, T)) {
         let mut items = items.into_iter().peekable();
-        if items.peek().is_none() {
-            return;
+        if items.peek().is_some() {
+            self.whole_array(name, items, write);
         }
+    }
+
+    /// The list even when it is empty: readers of array and map values insist on it.
+    fn whole_array<T>(&mut self, name: &str, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
         self.name(name);
         self.text.push('[');
         for item in items {
