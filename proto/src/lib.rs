@@ -11,6 +11,7 @@ pub mod edge;
 pub mod hop;
 pub mod id;
 pub mod limits;
+pub mod metric;
 pub mod model;
 pub mod normal;
 pub mod otlp;

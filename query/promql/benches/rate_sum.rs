@@ -8,9 +8,9 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 
-use windrose_promql::labels::Labels;
 use windrose_promql::value::QueryResult;
 use windrose_promql::{Engine, QueryKind, QueryOptions, Select, SeriesSet, SeriesView, Storage, StorageError};
+use windrose_proto::metric::labels::Labels;
 
 const SERIES: usize = 5_000;
 const SAMPLES: usize = 5_760;

@@ -3,8 +3,9 @@
 use hashbrown::HashMap;
 
 use crate::ast::Span;
-use crate::number::{format_general, format_two_digits, quote};
+use crate::number::{format_general, format_two_digits};
 use crate::parse::line_column;
+use windrose_proto::metric::quote::quote;
 
 /// More distinct annotations than this are only counted: metric names come from data, so the set has no natural
 /// bound.

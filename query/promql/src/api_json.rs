@@ -3,9 +3,9 @@
 
 use crate::annotations::{Annotations, MAX_SHOWN};
 use crate::histogram::FloatHistogram;
-use crate::labels::Labels;
 use crate::number::{write_api_timestamp, write_api_value};
 use crate::value::{QueryResult, Sample, Series};
+use windrose_proto::metric::labels::Labels;
 
 /// The whole body of a successful answer to `query` or `query_range`.
 pub fn success_body(result: &QueryResult, annotations: &Annotations, query: &str) -> String {

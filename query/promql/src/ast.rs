@@ -1,7 +1,7 @@
 //! The syntax tree. Every node knows the bytes of the query it came from.
 
 use crate::function::Function;
-use crate::matcher::Matcher;
+use windrose_proto::metric::matcher::Matcher;
 
 /// A range of bytes of the query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub struct StringLiteral {
 impl StringLiteral {
     /// The literal quoted as Go would.
     pub fn quoted(&self) -> String {
-        crate::number::quote_bytes(self.invalid_utf8.as_deref().unwrap_or(self.value.as_bytes()))
+        windrose_proto::metric::quote::quote_bytes(self.invalid_utf8.as_deref().unwrap_or(self.value.as_bytes()))
     }
 }
 

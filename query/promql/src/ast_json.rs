@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::ast::{At, Duration, Expr, VectorSelector};
-use crate::matcher::Matcher;
 use crate::number::format_fixed;
+use windrose_proto::metric::matcher::Matcher;
 
 /// Translates a tree.
 pub fn to_json(expr: &Expr) -> Value {

@@ -1,6 +1,6 @@
 //! Durations as Prometheus writes them (`1h30m`, `5y`, `100ms`), in milliseconds.
 
-use crate::number::quote;
+use windrose_proto::metric::quote::quote;
 
 /// Units from the largest; a duration may name each at most once and in this order.
 const UNITS: [(&str, i64); 7] = [

@@ -37,11 +37,11 @@ use std::cell::{Cell, RefCell};
 
 use crate::annotations::Annotations;
 use crate::ast::{Expr, StringLiteral, ValueType};
-use crate::labels::is_legacy_label_name;
 use crate::parse::{ParseError, ParseOptions, parse_expr};
 use crate::storage::{Storage, StorageError};
 use crate::value::{QueryResult, Series};
 use row::Row;
+use windrose_proto::metric::labels::is_legacy_label_name;
 
 /// What one query may use.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 //! parser reports it only when it gets there, so that an earlier syntax error wins.
 
 use crate::ast::{AggregateOp, BinaryOp, Span};
-use crate::number::{quote, quote_char};
+use windrose_proto::metric::quote::{quote, quote_char};
 
 /// Keywords that modify operators and selectors. Outside their place all of them are ordinary identifiers, except
 /// the first four.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::histogram::FloatHistogram;
-use crate::labels::Labels;
 use crate::storage::{Select, SeriesSet, SeriesView, Storage, StorageError};
 use crate::value::Sample;
+use windrose_proto::metric::labels::Labels;
 
 #[derive(Debug, Default)]
 struct MemorySeries {

@@ -12,10 +12,10 @@ mod tests;
 
 use crate::ast::{Aggregate, AggregateOp, Binary, BinaryOp, Call, Expr, Extension, NumberLiteral, Paren, Span, Unary};
 use crate::function;
-use crate::labels::is_legacy_label_name;
 use crate::lex::{Keyword, Token, TokenKind, lex};
-use crate::matcher::Matcher;
-use crate::number::quote;
+use windrose_proto::metric::labels::is_legacy_label_name;
+use windrose_proto::metric::matcher::Matcher;
+use windrose_proto::metric::quote::quote;
 
 /// Expressions nested deeper than this are refused: parser and evaluator recurse, and must do with a stack of 2 MiB.
 const MAX_NESTING: usize = 150;

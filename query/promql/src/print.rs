@@ -7,9 +7,10 @@ use crate::ast::{
     Subquery, VectorSelector,
 };
 use crate::duration;
-use crate::labels::{METRIC_NAME, is_legacy_label_name};
-use crate::matcher::MatchOp;
-use crate::number::{format_fixed, format_general, quote};
+use crate::number::{format_fixed, format_general};
+use windrose_proto::metric::labels::{METRIC_NAME, is_legacy_label_name};
+use windrose_proto::metric::matcher::MatchOp;
+use windrose_proto::metric::quote::quote;
 
 /// A line longer than this is split where the tree allows it.
 const MAX_LINE_CHARS: usize = 100;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::histogram::FloatHistogram;
-use crate::labels::Labels;
-use crate::matcher::Matcher;
+use windrose_proto::metric::labels::Labels;
+use windrose_proto::metric::matcher::Matcher;
 
 /// Why a selection failed; the text reaches the user.
 #[derive(Debug, thiserror::Error)]

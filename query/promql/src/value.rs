@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::histogram::FloatHistogram;
-use crate::labels::Labels;
+use windrose_proto::metric::labels::Labels;
 
 /// The bit pattern of Prometheus' staleness marker. In storage it ends a series; inside the evaluator it marks a
 /// step without a sample. It can do both because a marker never is a value.
-pub const ABSENT_BITS: u64 = 0x7ff0_0000_0000_0002;
+pub const ABSENT_BITS: u64 = windrose_proto::metric::STALE_MARKER_BITS;
 
 /// See [`ABSENT_BITS`].
 pub const ABSENT: f64 = f64::from_bits(ABSENT_BITS);

@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use windrose_promql::api_json::success_body;
 use windrose_promql::eval::Interrupt;
 use windrose_promql::histogram::FloatHistogram;
-use windrose_promql::labels::Labels;
 use windrose_promql::memory::MemoryStorage;
 use windrose_promql::value::{ABSENT, QueryResult, Sample};
 use windrose_promql::{
     Engine, EvalError, Limits, Matcher, ParseOptions, QueryKind, QueryOptions, Select, SeriesSet, Storage,
     StorageError, parse_expr,
 };
+use windrose_proto::metric::labels::Labels;
 
 /// Counters with gaps, resets, NaN and staleness markers; a classic histogram; native histograms mixed with floats.
 fn storage() -> MemoryStorage {

@@ -12,8 +12,8 @@ use super::{Evaluated, Evaluator, Grid};
 use crate::annotations::HistogramOp;
 use crate::ast::{Aggregate, AggregateOp, Span};
 use crate::histogram::FloatHistogram;
-use crate::labels::Labels;
 use crate::value::{ABSENT, is_absent};
+use windrose_proto::metric::labels::Labels;
 
 /// The labels of the group a series belongs to.
 pub(super) fn group_labels(labels: &Labels, grouping: &[String], without: bool) -> Labels {

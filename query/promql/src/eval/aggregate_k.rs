@@ -9,9 +9,9 @@ use super::sorting::order_values;
 use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid, execution};
 use crate::ast::{Aggregate, AggregateOp};
-use crate::labels::Labels;
 use crate::number::{format_fixed, format_general};
 use crate::value::{ABSENT, is_absent};
+use windrose_proto::metric::labels::Labels;
 
 impl Evaluator<'_> {
     pub(super) fn stream_selection(&self, node: &Aggregate, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {

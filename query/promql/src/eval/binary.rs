@@ -6,8 +6,8 @@ use super::row::Row;
 use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid, execution};
 use crate::ast::{Binary, BinaryOp, Expr, Matching, Span, ValueType};
-use crate::labels::Labels;
 use crate::value::{ABSENT, Sample, is_absent};
+use windrose_proto::metric::labels::Labels;
 
 /// The labels by which series of the two sides are matched.
 pub(super) fn signature(labels: &Labels, matching: &Matching) -> Labels {

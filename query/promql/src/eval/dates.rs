@@ -5,8 +5,8 @@ use super::row::Row;
 use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid};
 use crate::ast::Call;
-use crate::labels::Labels;
 use crate::value::is_absent;
+use windrose_proto::metric::labels::Labels;
 
 /// What a calendar function reads off a date, `None` for other functions.
 pub(super) fn calendar_function(name: &str) -> Option<fn(&Civil) -> f64> {

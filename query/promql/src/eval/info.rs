@@ -7,9 +7,9 @@ use super::selector::Reading;
 use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid, SAME_LABELSET, execution};
 use crate::ast::{At, Call, Duration, Expr, Extension, Span, VectorSelector};
-use crate::labels::{Labels, METRIC_NAME};
-use crate::matcher::{MatchOp, Matcher};
 use crate::value::ABSENT;
+use windrose_proto::metric::labels::{Labels, METRIC_NAME};
+use windrose_proto::metric::matcher::{MatchOp, Matcher};
 
 /// Labels that tie an info series to the series it describes.
 const IDENTIFYING: [&str; 2] = ["instance", "job"];

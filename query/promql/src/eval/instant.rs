@@ -9,9 +9,9 @@ use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid, execution};
 use crate::ast::{Call, Expr};
 use crate::histogram::FloatHistogram;
-use crate::labels::{Labels, LabelsBuilder, METRIC_NAME};
-use crate::matcher::{MatchOp, Matcher};
 use crate::value::{ABSENT, is_absent};
+use windrose_proto::metric::labels::{Labels, LabelsBuilder, METRIC_NAME};
+use windrose_proto::metric::matcher::{MatchOp, Matcher};
 
 impl Evaluator<'_> {
     pub(super) fn stream_simple_function(&self, call: &Call, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {

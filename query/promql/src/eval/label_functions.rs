@@ -3,8 +3,8 @@
 use super::stream::Sink;
 use super::{Evaluated, Evaluator, Grid, execution};
 use crate::ast::{Call, Expr, StringLiteral};
-use crate::labels::METRIC_NAME;
-use crate::matcher::compile_anchored;
+use windrose_proto::metric::labels::METRIC_NAME;
+use windrose_proto::metric::matcher::compile_anchored;
 
 impl Evaluator<'_> {
     pub(super) fn stream_label_replace(&self, call: &Call, grid: &Grid, sink: Sink<'_>) -> Evaluated<()> {

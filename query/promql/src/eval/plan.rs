@@ -6,9 +6,9 @@ use super::selector::{Reference, instant_request, range_request};
 use super::window::subquery_grid;
 use super::{Engine, EvalError, Evaluated, Grid, QueryKind, QueryOptions};
 use crate::ast::{Call, Expr, VectorSelector};
-use crate::labels::METRIC_NAME;
-use crate::matcher::Matcher;
 use crate::storage::Select;
+use windrose_proto::metric::labels::METRIC_NAME;
+use windrose_proto::metric::matcher::Matcher;
 
 /// One selection to come.
 #[derive(Clone, Debug)]
@@ -117,7 +117,9 @@ impl Planner<'_> {
 impl PlannedSelect {
     /// The metric name when the selection is of one metric.
     pub fn metric_name(&self) -> Option<&str> {
-        let equal = |matcher: &&Matcher| matcher.op == crate::matcher::MatchOp::Equal && matcher.name == METRIC_NAME;
+        let equal = |matcher: &&Matcher| {
+            matcher.op == windrose_proto::metric::matcher::MatchOp::Equal && matcher.name == METRIC_NAME
+        };
         self.matchers.iter().find(equal).map(|matcher| matcher.value.as_str())
     }
 }

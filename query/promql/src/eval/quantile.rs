@@ -8,9 +8,9 @@ use super::{Evaluated, Evaluator, Grid, execution};
 use crate::annotations::Monotonicity;
 use crate::ast::{Call, Expr, Span};
 use crate::histogram::{Bucket, FloatHistogram};
-use crate::labels::{BUCKET, Labels};
 use crate::number::{format_openmetrics, parse_float};
 use crate::value::{ABSENT, is_absent};
+use windrose_proto::metric::labels::{BUCKET, Labels};
 
 /// Counts of neighbouring buckets that differ by less than this relative amount differ by rounding only.
 const SMALL_DELTA: f64 = 1e-12;

@@ -7,8 +7,8 @@ use hashbrown::hash_map::Entry;
 
 use super::Grid;
 use crate::histogram::FloatHistogram;
-use crate::labels::Labels;
 use crate::value::{ABSENT, Sample, Series, is_absent};
+use windrose_proto::metric::labels::Labels;
 
 /// Histograms per step; most rows have none.
 pub(crate) type HistogramCells = Vec<Option<Arc<FloatHistogram>>>;

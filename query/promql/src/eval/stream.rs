@@ -5,8 +5,8 @@ use super::row::Row;
 use super::selector::Reading;
 use super::{Evaluated, Evaluator, Grid, execution};
 use crate::ast::{AggregateOp, Call, Expr, ValueType};
-use crate::labels::METRIC_NAME;
-use crate::matcher::MatchOp;
+use windrose_proto::metric::labels::METRIC_NAME;
+use windrose_proto::metric::matcher::MatchOp;
 
 /// Where rows go.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Row) -> Evaluated<()>;
@@ -73,7 +73,7 @@ impl Evaluator<'_> {
         match call.function.name {
             "vector" => {
                 let values = self.scalar(&call.args[0], grid)?;
-                sink(Row::new(crate::labels::Labels::default(), values))
+                sink(Row::new(windrose_proto::metric::labels::Labels::default(), values))
             }
             "timestamp" | "start_timestamp" => self.stream_timestamp(call, grid, sink),
             "absent" => self.stream_absent(&call.args[0], grid, sink),
@@ -238,6 +238,6 @@ pub(super) fn names_are_equal(expr: &Expr) -> bool {
     }
 }
 
-fn selects_one_name(matchers: &[crate::matcher::Matcher]) -> bool {
+fn selects_one_name(matchers: &[windrose_proto::metric::matcher::Matcher]) -> bool {
     matchers.iter().any(|matcher| matcher.op == MatchOp::Equal && matcher.name == METRIC_NAME)
 }

@@ -9,8 +9,8 @@ use super::row::Row;
 use super::stream::Sink;
 use super::{EvalError, Evaluated, Evaluator, Grid, SAME_LABELSET};
 use crate::ast::{Binary, BinaryOp, Cardinality, Matching, Span};
-use crate::labels::{Labels, METRIC_NAME};
 use crate::value::{ABSENT, Sample, is_absent};
+use windrose_proto::metric::labels::{Labels, METRIC_NAME};
 
 /// The series of one signature. `many` is the left side unless `group_right` is given.
 struct MatchGroup {

@@ -7,9 +7,9 @@ use super::selector::{Reference, range_request, reach};
 use super::{Engine, Evaluated, Evaluator, Grid, execution, step_count};
 use crate::ast::{Expr, Extension, MatrixSelector, Subquery};
 use crate::histogram::{FloatHistogram, ResetHint};
-use crate::labels::Labels;
 use crate::storage::SeriesView;
 use crate::value::is_absent;
+use windrose_proto::metric::labels::Labels;
 
 /// One series without staleness markers.
 #[derive(Clone, Copy, Debug)]

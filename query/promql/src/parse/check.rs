@@ -2,8 +2,8 @@
 
 use super::{Parsed, fault};
 use crate::ast::{Binary, Call, Cardinality, Expr, Span, ValueType, VectorSelector};
-use crate::labels::METRIC_NAME;
-use crate::number::quote;
+use windrose_proto::metric::labels::METRIC_NAME;
+use windrose_proto::metric::quote::quote;
 
 /// Checks a tree and settles the matching of its binary operators. Returns its type.
 pub(super) fn check(expr: &mut Expr, input: &str) -> Parsed<ValueType> {

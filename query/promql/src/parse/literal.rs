@@ -14,7 +14,10 @@ pub(super) fn unquote(text: &str, span: Span) -> Parsed<StringLiteral> {
     while let Some(at) = rest.find('\\') {
         bytes.extend_from_slice(&rest.as_bytes()[..at]);
         let Some(tail) = decode_escape(&rest[at + 1..], &mut bytes) else {
-            return fault(span, format!("error unquoting string {}: invalid syntax", crate::number::quote(text)));
+            return fault(
+                span,
+                format!("error unquoting string {}: invalid syntax", windrose_proto::metric::quote::quote(text)),
+            );
         };
         rest = tail;
     }

@@ -2,9 +2,9 @@
 
 use super::{Parsed, Parser, fault, literal};
 use crate::ast::{At, BinaryOp, Duration, Expr, Extension, MatrixSelector, Subquery, VectorSelector};
-use crate::labels::METRIC_NAME;
 use crate::lex::{Keyword, TokenKind};
-use crate::matcher::{MatchOp, Matcher};
+use windrose_proto::metric::labels::METRIC_NAME;
+use windrose_proto::metric::matcher::{MatchOp, Matcher};
 
 impl Parser<'_> {
     pub(super) fn vector_selector(&mut self) -> Parsed<VectorSelector> {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use windrose_promql::histogram::{CUSTOM_SCHEMA, FloatHistogram, ResetHint};
-use windrose_promql::labels::Labels;
 use windrose_promql::memory::MemoryStorage;
 use windrose_promql::value::{Sample, is_absent};
+use windrose_proto::metric::labels::Labels;
 
 use crate::script::Loaded;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use windrose_promql::duration;
 use windrose_promql::histogram::{CUSTOM_SCHEMA, FloatHistogram, ResetHint};
-use windrose_promql::labels::Labels;
 use windrose_promql::value::{ABSENT, Sample};
+use windrose_proto::metric::labels::Labels;
 
 /// One expected or loaded value.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@ use regex::Regex;
 use windrose_promql::Evaluation;
 use windrose_promql::eval::EvalError;
 use windrose_promql::histogram::FloatHistogram;
-use windrose_promql::labels::Labels;
 use windrose_promql::value::{QueryResult, Sample, is_absent};
+use windrose_proto::metric::labels::Labels;
 
 use crate::script::{Eval, Expectation, Text, Value, When};
 

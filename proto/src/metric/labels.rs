@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::number::quote;
+use super::quote::quote;
 
 /// The label that holds the metric name.
 pub const METRIC_NAME: &str = "__name__";

@@ -7,8 +7,8 @@ use std::fmt;
 
 use regex::Regex;
 
-use crate::labels::is_legacy_label_name;
-use crate::number::quote;
+use super::labels::is_legacy_label_name;
+use super::quote::quote;
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
