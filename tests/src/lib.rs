@@ -2,7 +2,7 @@
 //!
 //! Nothing here links the product. [`server`] runs the real binary on ports of its own and a data directory of its own,
 //! [`client`] speaks HTTP to it, [`capture`], [`replay`] and [`pages`] feed it what real Envoys once sent and served,
-//! [`synthetic`] makes spans where a capture would be too much, [`truth`] and [`oracle`] say what must come out,
+//! [`synthetic`] makes spans where a capture would be too much, [`load`] millions of them, [`truth`] and [`oracle`] say what must come out,
 //! [`topology`] reads what did, and [`wait`] holds the only place that lets time pass.
 //!
 //! Invariants: no test sleeps, it waits on a condition with a deadline; every port is picked by the system; every
@@ -11,6 +11,7 @@
 pub mod capture;
 pub mod client;
 pub mod judge;
+pub mod load;
 pub mod oracle;
 pub mod pages;
 pub mod places;
