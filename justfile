@@ -11,6 +11,10 @@ check:
 test *args:
     cargo test --workspace {{args}}
 
+# Fuzz one target; without arguments, list them. Needs cargo-fuzz.
+fuzz *args:
+    tests/fuzz/run {{args}}
+
 # Format and apply what the lints can fix.
 fix:
     cargo fmt --all

@@ -1,0 +1,5 @@
+//! OTLP in protobuf, beside the reference implementation.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| windrose_fuzz::spans::check_against_prost(body));

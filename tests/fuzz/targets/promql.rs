@@ -1,0 +1,5 @@
+//! PromQL.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|query: &str| windrose_fuzz::queries::check(query));

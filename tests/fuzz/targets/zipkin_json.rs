@@ -1,0 +1,5 @@
+//! Zipkin v2 in JSON.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| windrose_fuzz::spans::check_zipkin_json(body));
