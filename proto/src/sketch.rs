@@ -98,16 +98,52 @@ impl Sketch {
 
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Self) {
-        for (bucket, count) in &other.counts {
-            self.add_to(*bucket, *count);
-        }
+        self.combine(other, 1);
     }
 
     /// Takes all of `other` away.
     pub fn subtract(&mut self, other: &Self) {
+        self.combine(other, -1);
+    }
+
+    /// One pass over both lists: adding up the windows of an edge is what a topology answer mostly
+    /// does, and after the first few windows its buckets are all there already.
+    fn combine(&mut self, other: &Self, sign: i64) {
+        let (mut place, mut missing, mut has_zero) = (0, 0, false);
         for (bucket, count) in &other.counts {
-            self.add_to(*bucket, -*count);
+            while self.counts.get(place).is_some_and(|(at, _)| at < bucket) {
+                place += 1;
+            }
+            match self.counts.get_mut(place) {
+                Some((at, sum)) if at == bucket => {
+                    *sum += sign * count;
+                    has_zero |= *sum == 0;
+                }
+                _ => missing += 1,
+            }
         }
+        if missing > 0 {
+            self.insert_missing(other, sign, missing);
+        }
+        if has_zero {
+            self.counts.retain(|(_, count)| *count != 0);
+        }
+    }
+
+    /// Inserts the buckets of `other` that are not here, of which there are `missing`.
+    fn insert_missing(&mut self, other: &Self, sign: i64, missing: usize) {
+        let here = std::mem::take(&mut self.counts);
+        self.counts.reserve_exact(here.len() + missing);
+        let mut here = here.into_iter().peekable();
+        for (bucket, count) in &other.counts {
+            while let Some(entry) = here.next_if(|(at, _)| at < bucket) {
+                self.counts.push(entry);
+            }
+            if here.peek().is_none_or(|(at, _)| at != bucket) {
+                self.counts.push((*bucket, sign * count));
+            }
+        }
+        self.counts.extend(here);
     }
 
     /// Number of observations.

@@ -1,6 +1,7 @@
 //! Rollup rows → graph.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -148,14 +149,22 @@ impl Graph {
 /// Adds up the windows of each key. Legs between a proxy and its own application are left out, and
 /// so is what a late span has taken back altogether: it never happened.
 pub(crate) fn merge_windows(rows: &[EdgeRow]) -> Vec<(&EdgeKey, EdgeStats)> {
-    let mut merged: HashMap<&EdgeKey, EdgeStats> = HashMap::new();
+    let mut merged: Vec<(&EdgeKey, EdgeStats)> = Vec::new();
+    let mut place_of_key: HashMap<&EdgeKey, usize> = HashMap::new();
+    // Rows of one file share their keys: the address of a key answers for its many parts nearly always.
+    let mut place_of_address: HashMap<usize, usize> = HashMap::new();
     for row in rows.iter().filter(|row| row.key.direction != Direction::Local) {
-        merged.entry(&*row.key).or_default().merge(&row.stats);
+        let place = *place_of_address.entry(Arc::as_ptr(&row.key) as usize).or_insert_with(|| {
+            *place_of_key.entry(&*row.key).or_insert_with(|| {
+                merged.push((&*row.key, EdgeStats::default()));
+                merged.len() - 1
+            })
+        });
+        merged[place].1.merge(&row.stats);
     }
-    let exists = |stats: &EdgeStats| {
+    merged.retain(|(_, stats)| {
         !(stats.spans.is_absent() && stats.client_counters.is_absent() && stats.server_counters.is_absent())
-    };
-    let mut merged: Vec<_> = merged.into_iter().filter(|(_, stats)| exists(stats)).collect();
+    });
     merged.sort_unstable_by_key(|(key, _)| *key);
     merged
 }
