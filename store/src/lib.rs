@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod hot;
 pub mod ledger;
+pub mod metrics;
 pub mod row;
 pub mod sealed;
 pub mod segment;
