@@ -5,6 +5,7 @@
 //! that was refused before something acknowledged later, and no damage.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::disk::{Fault, Operation, PowerCut};
@@ -122,9 +123,17 @@ impl World {
         let mut rest: Vec<(u64, &Record)> = records.iter().enumerate().map(|(i, r)| (first + i as u64, r)).collect();
         self.fates.extend(rest.iter().map(|(id, _)| (*id, Fate::Unknown)));
         let wal = self.wal.as_mut().unwrap();
+        let failed_syncs = |wal: &Wal| wal.stats().fsync_failures.load(Ordering::Relaxed);
         while !rest.is_empty() {
             let batch: Vec<&Record> = rest.iter().map(|(_, record)| *record).collect();
-            match wal.write(&batch) {
+            let failed_before = failed_syncs(wal);
+            let written = wal.write(&batch);
+            // A write that needs the next segment syncs this one first, and that may fail.
+            if failed_syncs(wal) > failed_before {
+                let offered = rest.first().map_or(first, |(id, _)| *id);
+                doubt(self.fates.range_mut(..offered), Fate::Unknown);
+            }
+            match written {
                 Err(failure) => {
                     for (id, _) in rest.drain(..failure.records) {
                         self.fates.insert(id, Fate::Refused);
@@ -223,8 +232,8 @@ impl World {
 }
 
 /// A sync has failed that covered all records of this fate.
-fn doubt(fates: &mut BTreeMap<u64, Fate>, of: Fate) {
-    for fate in fates.values_mut().filter(|fate| **fate == of) {
+fn doubt<'a>(fates: impl IntoIterator<Item = (&'a u64, &'a mut Fate)>, of: Fate) {
+    for (_, fate) in fates.into_iter().filter(|(_, fate)| **fate == of) {
         *fate = Fate::Doubtful;
     }
 }
@@ -241,6 +250,25 @@ fn a_refused_record_may_show_after_a_kill_and_be_gone_after_a_power_cut() {
         Action::Append(vec![0]),
         Action::Kill,
         cut,
+    ];
+    run(0, SyncPolicy::Always, actions);
+}
+
+/// The sync may be the one before the next segment, and what it did not make durable may stay in a
+/// file that could not be removed: a kill shows it, a power cut forgets it, nobody was promised it.
+#[test]
+fn what_a_rotation_failed_to_sync_is_promised_to_nobody() {
+    let fail = |operation| Action::Fail(operation, Fault::Io, 2);
+    let actions = vec![
+        fail(Operation::Write),
+        Action::Append(vec![0]),
+        fail(Operation::Name),
+        Action::Append(vec![0]),
+        Action::WriteOnly(vec![3900]),
+        fail(Operation::Sync),
+        Action::Append(vec![0]),
+        Action::Kill,
+        Action::PowerCut(PowerCut::DropUnsynced),
     ];
     run(0, SyncPolicy::Always, actions);
 }
