@@ -1,9 +1,9 @@
 //! Time: nanoseconds since the Unix epoch, ranges that cannot be inverted, and the only clock.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds in one second.
 pub const NANOS_PER_SEC: u64 = 1_000_000_000;
@@ -124,6 +124,10 @@ impl TimeRange {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> UnixNanos;
+
+    /// Time that has passed since some moment before the first call, whatever the wall clock was
+    /// set to meanwhile: never goes back.
+    fn monotonic(&self) -> Duration;
 }
 
 /// The operating system's clock.
@@ -136,32 +140,49 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
+
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
 }
 
 /// A clock that moves only when told, for tests and simulation.
 #[derive(Clone, Debug, Default)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(Arc<Hands>);
+
+#[derive(Debug, Default)]
+struct Hands {
+    wall: AtomicU64,
+    passed: AtomicU64,
+}
 
 impl ManualClock {
     /// Starts at `now`.
     #[must_use]
     pub fn new(now: UnixNanos) -> Self {
-        Self(Arc::new(AtomicU64::new(now.0)))
+        Self(Arc::new(Hands { wall: AtomicU64::new(now.0), passed: AtomicU64::new(0) }))
     }
 
     /// Moves forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.0.wall.fetch_add(nanos, Ordering::SeqCst);
+        self.0.passed.fetch_add(nanos, Ordering::SeqCst);
     }
 
-    /// Sets the time, backwards too: clocks step.
+    /// Sets the time of day, backwards too: clocks step. No time passes by that.
     pub fn set(&self, now: UnixNanos) {
-        self.0.store(now.0, Ordering::SeqCst);
+        self.0.wall.store(now.0, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixNanos {
-        UnixNanos(self.0.load(Ordering::SeqCst))
+        UnixNanos(self.0.wall.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.0.passed.load(Ordering::SeqCst))
     }
 }

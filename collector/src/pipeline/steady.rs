@@ -4,7 +4,7 @@
 //! behind, time goes on by what really passed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use windrose_proto::time::{Clock, UnixNanos};
 
@@ -13,19 +13,20 @@ use windrose_proto::time::{Clock, UnixNanos};
 pub(super) struct SteadyClock {
     wall: Arc<dyn Clock>,
     last: UnixNanos,
-    read_at: Instant,
+    /// On the clock that never goes back.
+    read_at: Duration,
 }
 
 impl SteadyClock {
     pub(super) fn new(wall: Arc<dyn Clock>) -> Self {
-        let last = wall.now();
-        Self { wall, last, read_at: Instant::now() }
+        let (last, read_at) = (wall.now(), wall.monotonic());
+        Self { wall, last, read_at }
     }
 
     /// The time, never before what was returned earlier.
     pub(super) fn now(&mut self) -> UnixNanos {
-        let read_at = Instant::now();
-        self.last = later(self.last, read_at - self.read_at, self.wall.now());
+        let read_at = self.wall.monotonic();
+        self.last = later(self.last, read_at.saturating_sub(self.read_at), self.wall.now());
         self.read_at = read_at;
         self.last
     }
