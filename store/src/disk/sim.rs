@@ -90,6 +90,9 @@ struct State {
     random_faults: BTreeMap<Operation, (Fault, u32)>,
     held_syncs: u32,
     syncs: u64,
+    /// How many more changes the machine makes before it stops.
+    halt_after: Option<u64>,
+    halted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -146,9 +149,34 @@ impl SimDisk {
         self.state().random_faults.insert(operation, (fault, per_mille));
     }
 
-    /// Ends all planned and random faults.
+    /// Stops the machine at the next change but `changes`: a write, sync, creation, renaming or
+    /// removal. That change fails (a write is torn), and so does everything after it, until the
+    /// power is cut or the process killed. This is how a crash is put at any point of a protocol.
+    pub fn halt_after(&self, changes: u64) {
+        self.state().halt_after = Some(changes);
+    }
+
+    /// Stops the machine at once.
+    pub fn halt_now(&self) {
+        self.state().halted = true;
+    }
+
+    /// What all files together hold.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
+    }
+
+    /// Whether the machine has stopped.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.state().halted
+    }
+
+    /// Ends all planned and random faults. A machine that has stopped stays so.
     pub fn heal(&self) {
         let mut state = self.state();
+        state.halt_after = None;
         state.planned.clear();
         state.random_faults.clear();
     }
@@ -169,8 +197,7 @@ impl SimDisk {
     /// `power_cut` says, locks are gone, open handles are dead, planned faults are forgotten.
     pub fn cut_power(&self, power_cut: PowerCut) {
         let mut state = self.state();
-        state.boots += 1;
-        state.locks.clear();
+        state.restart();
         state.planned.clear();
         state.lose_names(power_cut);
         state.lose_contents(power_cut);
@@ -179,9 +206,7 @@ impl SimDisk {
 
     /// Kills the process: everything written stays, locks are gone, open handles are dead.
     pub fn kill_process(&self) {
-        let mut state = self.state();
-        state.boots += 1;
-        state.locks.clear();
+        self.state().restart();
         self.shared.released.notify_all();
     }
 
@@ -230,7 +255,7 @@ impl SimDisk {
     fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state();
         match self.process {
-            Some(boots) if boots != state.boots => Err(Fault::Io.error()),
+            Some(boots) if boots != state.boots || state.halted => Err(Fault::Io.error()),
             _ => Ok(state),
         }
     }
@@ -267,8 +292,23 @@ impl State {
         self.files.get_mut(file)
     }
 
-    /// Fails when a planned or random fault says so.
+    fn restart(&mut self) {
+        self.boots += 1;
+        self.locks.clear();
+        (self.halt_after, self.halted) = (None, false);
+    }
+
+    /// Fails when the machine stops here, or a planned or random fault says so.
     fn accident(&mut self, operation: Operation) -> io::Result<()> {
+        if operation != Operation::Read
+            && let Some(left) = &mut self.halt_after
+        {
+            self.halted = *left == 0;
+            *left = left.saturating_sub(1);
+            if self.halted {
+                return Err(Fault::Io.error());
+            }
+        }
         if let Some((fault, times)) = self.planned.get_mut(&operation)
             && *times > 0
         {
@@ -486,7 +526,7 @@ struct SimFile {
 
 impl SimFile {
     fn alive(&self, state: &State) -> io::Result<()> {
-        if state.boots == self.boots { Ok(()) } else { Err(Fault::Io.error()) }
+        if state.boots == self.boots && !state.halted { Ok(()) } else { Err(Fault::Io.error()) }
     }
 
     fn content<'a>(&self, state: &'a mut State) -> io::Result<&'a mut Content> {

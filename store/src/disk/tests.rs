@@ -169,3 +169,24 @@ fn a_full_disk_says_so() {
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert_eq!(disk.list(Path::new("/sim")).unwrap().len(), 1);
 }
+
+#[test]
+fn a_halted_machine_tears_one_write_and_does_nothing_more() {
+    let disk = SimDisk::new(9);
+    let dir = Path::new("/sim");
+    let process = disk.process();
+    process.create_dir_all(dir).unwrap();
+    let file = process.create(&dir.join("a"), 0).unwrap();
+    disk.halt_after(2);
+    file.write_at(0, &mut [IoSlice::new(b"first")]).unwrap();
+    file.sync_data().unwrap();
+    assert!(!disk.is_halted());
+    file.write_at(5, &mut [IoSlice::new(b"second")]).unwrap_err();
+    assert!(disk.is_halted());
+    assert!(file.sync_data().is_err() && file.len_bytes().is_err() && process.list(dir).is_err());
+    assert!(disk.content(&dir.join("a")).unwrap().starts_with(b"first"));
+    disk.kill_process();
+    assert!(!disk.is_halted());
+    assert!(process.list(dir).is_err(), "the process is gone");
+    assert_eq!(disk.process().list(dir).unwrap().len(), 1);
+}
