@@ -87,7 +87,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use commit::{AppendError, CommitLog};
+pub use commit::{AppendError, CommitLog, Committer};
 pub use cut::cut_point;
 pub use damage::{Damage, DamageReason};
 pub use handover::{Committed, Consumer, Delivery, Received};

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `logged.rs` | what a log record holds besides the body, and back again |
 //! | `intake.rs` | the receivers' way into the log |
+//! | `stages.rs` | everything opened, before its threads run; what a simulation steps |
 //! | `worker.rs` | the joiner thread: the only owner of the join |
 //! | `sealer.rs` | generations of joined rows into sealed tables, in the background |
 //! | `steady.rs` | time for deadlines, which never goes back |
@@ -23,35 +24,31 @@ mod archive;
 mod intake;
 mod logged;
 mod sealer;
+mod stages;
 mod steady;
 mod worker;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use tokio::runtime::Handle;
-use windrose_proto::time::{Clock, UnixNanos};
+use windrose_proto::time::Clock;
 use windrose_store::disk::Disk;
-use windrose_store::sealed::{DiskStore, Recovered, SealError, Sealed, SegmentError, WriterName};
-use windrose_store::snapshot::Revisions;
+use windrose_store::sealed::{SealError, Sealed, SegmentError};
 use windrose_store::store::Store;
-use windrose_store::wal::{CommitLog, OpenError, Recovery, Wal, WalConfig, WalPosition, WalStats};
+use windrose_store::wal::{CommitLog, OpenError, Recovery, WalConfig, WalStats};
 
 pub use intake::LogIntake;
 pub use sealer::SealPolicy;
+pub use stages::Stages;
 pub use worker::JoinStats;
 
-use crate::join::joiner::{JoinLimits, Joiner};
-use crate::normalise::Normaliser;
+use crate::join::joiner::JoinLimits;
 use crate::normalise::overrides::Overrides;
 use intake::Batch;
-use sealer::Sealer;
-use steady::SteadyClock;
-use worker::Worker;
 
 /// What the pipeline needs to start.
 #[derive(Debug)]
@@ -115,49 +112,7 @@ impl Pipeline {
         clock: Arc<dyn Clock>,
         runtime: Handle,
     ) -> Result<Self, StartError> {
-        let dir = config.data_dir.join("wal");
-        let opened = Wal::open(Arc::clone(&disk), &dir, config.wal, Arc::clone(&clock));
-        let (wal, recovery) = opened.map_err(|source| StartError::Wal { dir, source })?;
-        let now = clock.now();
-        let (sealed, recovered) = open_tables(Arc::clone(&disk), &config.data_dir.join("tables"), now).await?;
-        let sealed_until = recovered.as_ref().map(|seal| WalPosition { segment: seal.wal.0, offset: seal.wal.1 });
-        let oldest = recovery.oldest.unwrap_or(recovery.end);
-        let from = sealed_until.unwrap_or(oldest).max(oldest);
-        let replay_until = recovery.end;
-        let (log, consumer) = CommitLog::start(wal, from).map_err(StartError::Thread)?;
-        let log = Arc::new(log);
-        let store = Store::default();
-        let mut joiner = Joiner::new(Normaliser::new(config.overrides), config.join, store.clone());
-        restore(&mut joiner, &sealed, recovered.as_ref(), now).await?;
-        let caught_up = Arc::new(AtomicBool::new(false));
-        let closing = Arc::new(AtomicBool::new(false));
-        let join_stats = Arc::new(JoinStats::default());
-        let worker = Worker {
-            consumer,
-            joiner,
-            clock: SteadyClock::new(Arc::clone(&clock)),
-            runtime: runtime.clone(),
-            tick: config.tick,
-            sealer: Sealer {
-                sealed: Arc::clone(&sealed),
-                runtime,
-                policy: config.seal,
-                next_number: recovered.map_or(1, |seal| seal.seal_number + 1),
-                last: now,
-                under_way: None,
-            },
-            log: Arc::clone(&log),
-            closing: Arc::clone(&closing),
-            replay_until,
-            caught_up: Arc::clone(&caught_up),
-            stats: Arc::clone(&join_stats),
-        };
-        let worker = std::thread::Builder::new()
-            .name("joiner".to_owned())
-            .spawn(move || worker.run())
-            .map_err(StartError::Thread)?;
-        let intake = Arc::new(LogIntake::new(Arc::clone(&log), clock));
-        Ok(Self { store, sealed, intake, log, recovery, caught_up, closing, join_stats, worker: Some(worker) })
+        Stages::open(config, disk, clock, runtime).await?.run()
     }
 
     /// Where readers find what was published.
@@ -205,51 +160,18 @@ impl Pipeline {
     /// Ends: what was submitted is synced, joined and published. Blocks; call it after the ports
     /// are closed and their requests answered.
     pub fn shutdown(mut self) {
-        self.closing.store(true, Ordering::Release);
-        if let Err(error) = self.log.close() {
-            tracing::error!(error = %error, "the write-ahead log did not close cleanly; it will be recovered at the next start");
-        }
+        self.close_log();
         if let Some(worker) = self.worker.take()
             && worker.join().is_err()
         {
             tracing::error!("the joiner panicked; everything acknowledged is in the log");
         }
     }
-}
 
-/// One process writes to a data directory, so its name need not tell writers apart.
-const WRITER: &str = "local";
-
-async fn open_tables(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    now: UnixNanos,
-) -> Result<(Arc<Sealed>, Option<Recovered>), StartError> {
-    let object_store =
-        DiskStore::open(disk, dir).map_err(|source| StartError::TableDir { dir: dir.to_owned(), source })?;
-    let writer = WriterName::new(WRITER).expect("the name keeps to the rules for names");
-    let (sealed, recovered) = Sealed::open(Arc::new(object_store), writer, now).await.map_err(StartError::Tables)?;
-    Ok((Arc::new(sealed), recovered))
-}
-
-/// Tells the join what is sealed, and takes up the traces that were open at the last seal. Their
-/// spans are read beforehand, because the join asks for them synchronously.
-async fn restore(
-    joiner: &mut Joiner,
-    sealed: &Sealed,
-    recovered: Option<&Recovered>,
-    now: UnixNanos,
-) -> Result<(), StartError> {
-    for (tenant, catalog) in sealed.catalog().tenants() {
-        let revisions: Revisions = catalog.revisions().await.map_err(StartError::Segment)?;
-        let open = recovered.and_then(|seal| seal.open_traces.get(tenant)).map_or(&[][..], Vec::as_slice);
-        let mut spans = HashMap::new();
-        for trace in open {
-            spans.insert(*trace, catalog.read_trace(*trace).await.map_err(StartError::Segment)?);
+    fn close_log(&self) {
+        self.closing.store(true, Ordering::Release);
+        if let Err(error) = self.log.close() {
+            tracing::error!(error = %error, "the write-ahead log did not close cleanly; it will be recovered at the next start");
         }
-        let archive = archive::Preloaded { spans };
-        joiner.restore(tenant, Arc::clone(catalog), revisions, open, &archive, now);
     }
-    joiner.publish(now);
-    Ok(())
 }

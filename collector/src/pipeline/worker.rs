@@ -64,24 +64,47 @@ pub(super) struct Worker {
 /// operator who mends the disk need not wait.
 const READ_RETRY: Duration = Duration::from_secs(1);
 
+/// What became of an attempt to take records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Some were taken.
+    Took,
+    /// None have come, or they are left in the log for now.
+    Idle,
+    /// The log could not be read; the same place is tried again.
+    Unreadable,
+    /// The log is closed and everything is taken.
+    Closed,
+}
+
 impl Worker {
     /// Runs until the log is closed and everything in it is joined.
     pub(super) fn run(mut self) {
         let mut next_tick = Instant::now() + self.tick;
-        while self.step(next_tick.saturating_duration_since(Instant::now())) {
+        loop {
+            match self.step(next_tick.saturating_duration_since(Instant::now())) {
+                Step::Took | Step::Idle => {}
+                Step::Unreadable => std::thread::park_timeout(READ_RETRY),
+                Step::Closed => break,
+            }
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + self.tick;
             }
         }
         self.tick();
+        self.await_seal();
+    }
+
+    /// Waits until the seal under way has come through or failed.
+    pub(super) fn await_seal(&mut self) {
         while self.sealer.is_running() {
             self.poll_seal(READ_RETRY);
         }
     }
 
-    /// Takes what has come, waiting at most `wait`. False when the log is closed and taken.
-    fn step(&mut self, wait: Duration) -> bool {
+    /// Takes what has come, waiting at most `wait`.
+    pub(super) fn step(&mut self, wait: Duration) -> Step {
         let closing = self.closing.load(Ordering::Acquire);
         if !closing && self.sealer.is_behind(self.joiner.gauges().unsealed_rows) {
             // What comes stays in the log until the seal is done; when it is used up, senders are refused.
@@ -90,18 +113,20 @@ impl Worker {
             } else {
                 std::thread::park_timeout(wait)
             }
-            return true;
+            return Step::Idle;
         }
         match self.consumer.recv(wait) {
-            Ok(Received::Batch(records)) => records.into_iter().for_each(|record| self.take(record)),
-            Ok(Received::Idle) => {}
-            Ok(Received::Closed) => return false,
+            Ok(Received::Batch(records)) => {
+                records.into_iter().for_each(|record| self.take(record));
+                Step::Took
+            }
+            Ok(Received::Idle) => Step::Idle,
+            Ok(Received::Closed) => Step::Closed,
             Err(error) => {
                 tracing::error!(error = %error, "the write-ahead log cannot be read; trying again");
-                std::thread::park_timeout(READ_RETRY);
+                Step::Unreadable
             }
         }
-        true
     }
 
     fn take(&mut self, record: Committed<Batch>) {
@@ -148,7 +173,8 @@ impl Worker {
         }
     }
 
-    fn tick(&mut self) {
+    /// Derives and publishes what has changed, and seals when that is due.
+    pub(super) fn tick(&mut self) {
         let now = self.clock.now();
         self.joiner.tick(now);
         self.poll_seal(Duration::ZERO);

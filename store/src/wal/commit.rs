@@ -105,7 +105,15 @@ impl<T: Send + 'static> CommitLog<T> {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(mut wal: Wal, from: WalPosition) -> io::Result<(Self, Consumer<T>)> {
+    pub fn start(wal: Wal, from: WalPosition) -> io::Result<(Self, Consumer<T>)> {
+        let (log, committer, consumer) = Self::open(wal, from);
+        log.spawn(committer)?;
+        Ok((log, consumer))
+    }
+
+    /// The same without the thread: nothing is committed until `committer` is given to
+    /// [`CommitLog::spawn`], or stepped by a simulation, where time and threads must not decide.
+    pub fn open(mut wal: Wal, from: WalPosition) -> (Self, Committer<T>, Consumer<T>) {
         wal.start_after(from);
         let (config, stats, segments) = (wal.config().clone(), wal.stats(), wal.segments());
         let (disk, dir) = (wal.disk(), wal.dir().to_owned());
@@ -120,10 +128,18 @@ impl<T: Send + 'static> CommitLog<T> {
             stats,
         });
         let committer = Committer { wal, shared: Arc::clone(&shared), last_sync: Instant::now(), refusing: false };
-        let thread = thread::Builder::new().name("wal-commit".to_owned()).spawn(move || committer.run())?;
         let consumer = Consumer::new(handover, Arc::clone(&disk), dir.clone());
-        let log = Self { shared, thread: Mutex::new(Some(thread)), disk, dir, segments, config };
-        Ok((log, consumer))
+        (Self { shared, thread: Mutex::new(None), disk, dir, segments, config }, committer, consumer)
+    }
+
+    /// Runs the committer of this log on a thread, which ends with the log.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn spawn(&self, committer: Committer<T>) -> io::Result<()> {
+        let thread = thread::Builder::new().name("wal-commit".to_owned()).spawn(move || committer.run())?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
     }
 
     /// Logs a record and returns where, once it is as durable as the sync policy promises.
@@ -346,8 +362,9 @@ enum Work<T> {
     Finished,
 }
 
-/// The thread.
-struct Committer<T> {
+/// Takes groups of records from the queue, writes and syncs them, and answers: what the commit
+/// thread runs.
+pub struct Committer<T> {
     wal: Wal,
     shared: Arc<Shared<T>>,
     last_sync: Instant,
@@ -356,7 +373,11 @@ struct Committer<T> {
 }
 
 impl<T> Committer<T> {
-    fn run(mut self) -> Result<(), WriteError> {
+    /// Commits until the log is closed, then syncs. Blocks.
+    ///
+    /// # Errors
+    /// When the last sync failed.
+    pub fn run(mut self) -> Result<(), WriteError> {
         let _ending = Ending(Arc::clone(&self.shared));
         let config = self.wal.config().clone();
         let mut previous_records = 0;
@@ -374,6 +395,20 @@ impl<T> Committer<T> {
             }
         }
         self.wal.close()
+    }
+
+    /// Commits what waits, without waiting for more.
+    pub fn commit_waiting(&mut self) {
+        let config = self.wal.config().clone();
+        loop {
+            let mut queue = self.shared.queue();
+            if queue.pending.is_empty() {
+                return;
+            }
+            let group = self.shared.take_group(&mut queue, config.group_max_bytes);
+            drop(queue);
+            self.commit(group, &config);
+        }
     }
 
     /// When the policy wants the next sync; `None` when there is nothing to sync, or it wants none.
@@ -466,6 +501,12 @@ impl<T> Drop for Ending<T> {
         let abandoned = std::mem::take(&mut self.0.queue().pending);
         drop(abandoned);
         self.0.handover.close();
+    }
+}
+
+impl<T> fmt::Debug for Committer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committer").field("wal", &self.wal).finish_non_exhaustive()
     }
 }
 
