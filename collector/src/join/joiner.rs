@@ -125,8 +125,13 @@ impl Joiner {
         self.store.publish(changed.filter_map(|(tenant, join)| Some((tenant.clone(), join.snapshot(now)?))));
     }
 
-    /// Hands out what is to be sealed. Call right after [`Self::tick`].
+    /// Hands out what is to be sealed. Call right after [`Self::tick`]. Tenants without new rows are
+    /// part of it as long as they have open traces: a restart knows of those only what the last
+    /// seal says.
     pub fn begin_seal(&mut self, now: UnixNanos) -> Vec<(TenantId, SealBatch)> {
+        if !self.tenants.values().any(TenantJoin::can_seal) {
+            return Vec::new();
+        }
         let tenants = self.tenants.iter_mut();
         let batches = tenants.filter_map(|(tenant, join)| Some((tenant.clone(), join.begin_seal()?))).collect();
         self.publish(now);

@@ -383,10 +383,16 @@ impl TenantJoin {
         })
     }
 
+    /// Whether there are rows for a seal.
+    pub(super) fn can_seal(&self) -> bool {
+        self.sealing.is_none() && !self.hot.is_empty()
+    }
+
     /// Starts sealing the current generation. Call right after [`Self::tick`], so that nothing
-    /// received is underived. `None` when there is nothing to seal or a seal is under way.
+    /// received is underived. Without rows it may still be part of a seal: what is open is listed
+    /// with every seal. `None` when there is neither, or a seal is under way.
     pub(super) fn begin_seal(&mut self) -> Option<SealBatch> {
-        if self.sealing.is_some() || self.hot.is_empty() {
+        if self.sealing.is_some() || (self.hot.is_empty() && self.open.is_empty()) {
             return None;
         }
         // A trace that has been written and has changed since gets its next revision now, so that
