@@ -40,7 +40,12 @@ fn main() {
             }
         }
         let nanos = begun.elapsed().as_nanos() as f64 / f64::from(rounds);
-        println!("{windows} windows, {} rows: {:.2} ms, {:.0} ns/row", rows.len(), nanos / 1e6, nanos / rows.len() as f64);
+        println!(
+            "{windows} windows, {} rows: {:.2} ms, {:.0} ns/row",
+            rows.len(),
+            nanos / 1e6,
+            nanos / rows.len() as f64
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use windrose_store::ledger::{Reporter, ReporterCounts};
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_rows};
+use super::state::{QueryState, edge_totals};
 use crate::graph::{Graph, Scope, ratio};
 use crate::topology::{WindowAnswer, edge_id, rfc3339};
 
@@ -76,7 +76,7 @@ pub(super) async fn completeness(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let graph = Graph::build(&edge_rows(&snapshot, range).await?, Scope::Service);
+        let graph = Graph::build(&edge_totals(&snapshot, range).await?, Scope::Service);
         let edges = graph.edges.iter().map(|((source, target), edge)| {
             let counted = edge.counters().map(|counters| counters.calls);
             EdgeCoverage {

@@ -13,7 +13,7 @@ use windrose_proto::model::{Direction, NodeRole};
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_rows};
+use super::state::{QueryState, edge_totals};
 use crate::graph::{NodeId, Resolver, merge_windows, ratio};
 use crate::topology::{ErrorShare, SideLatency, WindowAnswer, errors_by_class, millis};
 
@@ -68,7 +68,7 @@ pub(super) async fn egress(
     let worker = state.clone();
     let report = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let rows = edge_rows(&snapshot, range).await?;
+        let rows = edge_totals(&snapshot, range).await?;
         let window = WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count);
         Ok(EgressReport { window, egress: report(&rows, range.seconds()) })
     });

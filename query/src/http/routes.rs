@@ -13,7 +13,7 @@ use windrose_proto::model::NodeRole;
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_rows};
+use super::state::{QueryState, edge_totals};
 use crate::graph::{Resolver, is_entry_edge, merge_windows, ratio};
 use crate::topology::{SideLatency, WindowAnswer};
 
@@ -76,7 +76,7 @@ pub(super) async fn routes(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let rows = edge_rows(&snapshot, range).await?;
+        let rows = edge_totals(&snapshot, range).await?;
         let mut routes = word(gather(&rows), range.seconds());
         let total = routes.len();
         routes.truncate(limit);

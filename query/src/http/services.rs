@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_rows};
+use super::state::{QueryState, edge_totals};
 use super::topology::scrape_statuses;
 use crate::graph::{Graph, NodeId, Scope};
 use crate::scrape_status::Target;
@@ -51,7 +51,7 @@ pub(super) async fn services(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let mut graph = Graph::build(&edge_rows(&snapshot, range).await?, Scope::Service);
+        let mut graph = Graph::build(&edge_totals(&snapshot, range).await?, Scope::Service);
         let targets = worker.targets.targets();
         add_silent_targets(&mut graph, &targets);
         let scrapes = scrape_statuses(&graph, &targets, now);
@@ -82,7 +82,7 @@ pub(super) async fn service(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let mut graph = Graph::build(&edge_rows(&snapshot, range).await?, Scope::Service);
+        let mut graph = Graph::build(&edge_totals(&snapshot, range).await?, Scope::Service);
         let targets = worker.targets.targets();
         add_silent_targets(&mut graph, &targets);
         let scrapes = scrape_statuses(&graph, &targets, now);

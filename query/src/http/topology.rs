@@ -12,7 +12,7 @@ use windrose_proto::time::UnixNanos;
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_rows};
+use super::state::{QueryState, edge_totals};
 use crate::graph::{FocusDirection, Graph, NodeId, Scope, Selection};
 use crate::scrape_status::{ScrapeStatus, Target};
 use crate::topology::{TopologyAnswer, WindowAnswer, format};
@@ -90,7 +90,7 @@ pub(super) async fn topology(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let mut rows = edge_rows(&snapshot, range).await?;
+        let mut rows = edge_totals(&snapshot, range).await?;
         if let Some(route) = route {
             rows.retain(|row| serves(row, &route));
         }

@@ -1,6 +1,7 @@
 //! The sealed files of all tenants at one instant, and how rows are read across them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,9 +11,9 @@ use windrose_proto::edge::EdgeRow;
 use windrose_proto::id::TraceId;
 use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
-use windrose_proto::time::TimeRange;
+use windrose_proto::time::{TimeRange, UnixNanos};
 
-use super::cache::RowCache;
+use super::cache::{RowCache, RowsOf};
 use crate::row::{HopRow, RequestRow};
 use crate::segment::{Segment, SegmentError};
 use crate::tables::{Table, edges, hops, requests};
@@ -117,7 +118,7 @@ impl TenantCatalog {
         list.binary_search_by(|known| known.path().cmp(segment.path())).ok().map(|place| Arc::clone(&list[place]))
     }
 
-    fn overlapping(&self, table: Table, range: TimeRange) -> impl Iterator<Item = &Arc<Segment>> {
+    pub(super) fn overlapping(&self, table: Table, range: TimeRange) -> impl Iterator<Item = &Arc<Segment>> {
         self.segments(table).iter().filter(move |segment| segment.overlaps(range))
     }
 
@@ -126,21 +127,55 @@ impl TenantCatalog {
     /// # Errors
     /// When the object store fails.
     pub async fn read_edges(&self, range: TimeRange) -> Result<Vec<EdgeRow>, SegmentError> {
-        let reads: Vec<_> = self.overlapping(Table::Edges, range).map(|segment| self.read_edge_file(segment)).collect();
-        let files: Vec<Arc<Vec<EdgeRow>>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
-        let rows = files.iter().flat_map(|file| file.iter()).filter(|row| range.contains(row.window_start));
-        Ok(rows.cloned().collect())
+        let files = self.edge_files(range).await?;
+        Ok(files.iter().flat_map(|(file, inside)| &file[inside.clone()]).cloned().collect())
     }
 
+    /// The rows of files, and which of them start inside `range`.
+    pub(super) async fn edge_files(
+        &self,
+        range: TimeRange,
+    ) -> Result<Vec<(Arc<Vec<EdgeRow>>, Range<usize>)>, SegmentError> {
+        let reads: Vec<_> = self.overlapping(Table::Edges, range).map(|segment| self.read_edge_file(segment)).collect();
+        let files: Vec<Arc<Vec<EdgeRow>>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        let place = |file: &[EdgeRow], at: UnixNanos| file.partition_point(|row| row.window_start < at);
+        Ok(files
+            .into_iter()
+            .map(|file| {
+                let inside = place(&file, range.start())..place(&file, range.end());
+                (file, inside)
+            })
+            .collect())
+    }
+
+    /// The rows of one file, ordered by window.
     async fn read_edge_file(&self, segment: &Segment) -> Result<Arc<Vec<EdgeRow>>, SegmentError> {
-        if let Some(rows) = self.cache.get(segment.path()) {
+        let name = RowsOf::File(segment.path().clone());
+        if let Some(rows) = self.cached(&name) {
             return Ok(rows);
         }
-        let rows = Arc::new(segment.read_rows(edges::from_batch).await?);
+        let mut rows = segment.read_rows(edges::from_batch).await?;
+        rows.sort_by_key(|row| row.window_start);
+        self.cache.share_keys(&mut rows);
+        let rows = Arc::new(rows);
         if segment.quarantine_reason().is_none() {
-            self.cache.insert(segment.path(), &rows);
+            self.keep(name, &rows);
         }
         Ok(rows)
+    }
+
+    pub(super) fn cached(&self, of: &RowsOf) -> Option<Arc<Vec<EdgeRow>>> {
+        self.cache.get(of)
+    }
+
+    pub(super) fn keep(&self, of: RowsOf, rows: &Arc<Vec<EdgeRow>>) {
+        self.cache.insert(of, rows);
+    }
+
+    /// The first and last instant that files of a table speak of.
+    pub(super) fn extent(&self, table: Table) -> Option<(UnixNanos, UnixNanos)> {
+        let spans = self.segments(table).iter().map(|segment| segment.extent());
+        spans.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
     }
 
     /// Request rows that start inside `range`, superseded ones too.

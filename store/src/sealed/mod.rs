@@ -20,6 +20,7 @@ mod layout;
 mod record;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

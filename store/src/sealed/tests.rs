@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -13,7 +14,7 @@ use object_store::{
 };
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use windrose_proto::edge::EdgeRow;
+use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{TimeRange, UnixNanos};
@@ -398,4 +399,53 @@ async fn an_empty_seal_moves_the_log_position() {
     sealed.seal(SealInput { seal_number: 3, wal: (4, 5), at: NOW, parts: &[] }).await.unwrap();
     let recovered = open(store).await.1.unwrap();
     assert_eq!((recovered.seal_number, recovered.wal), (3, (4, 5)));
+}
+
+/// What rows say per edge, whatever their windows.
+fn per_edge(rows: &[EdgeRow]) -> BTreeMap<EdgeKey, EdgeStats> {
+    let mut sums: BTreeMap<EdgeKey, EdgeStats> = BTreeMap::new();
+    for row in rows {
+        sums.entry(EdgeKey::clone(&row.key)).or_default().merge(&row.stats);
+    }
+    sums
+}
+
+#[tokio::test]
+async fn totals_add_up_to_the_rows_of_any_range() {
+    const MINUTE: u64 = 60_000_000_000;
+    let (sealed, _) = open(Arc::new(InMemory::new())).await;
+    let edges = part("default", 1).edges;
+    let (days, mut random) = (UnixNanos(20_000 * 1440 * MINUTE), 1_u64);
+    for number in 1..=6 {
+        let windows = (0..400_u64).map(|_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            days.0 + (random >> 33) % (3 * 1440) * MINUTE
+        });
+        let row = |(place, start): (usize, u64)| {
+            let mut stats = EdgeStats::default();
+            let spans = &mut stats.spans;
+            (spans.calls, spans.client.count, spans.client.sum_nanos) = (1, 1, i128::from(start % 977));
+            spans.client.sketch.add(start % 977, 1);
+            spans.client.slowest.add(start % 977, TraceId::new(u128::from(start).to_be_bytes()).unwrap());
+            let key = Arc::clone(&edges[place % edges.len()].key);
+            EdgeRow { window_start: UnixNanos(start), window_nanos: MINUTE, key, stats: Arc::new(stats) }
+        };
+        let edges: Vec<EdgeRow> = windows.enumerate().map(row).collect();
+        let parts = [SealPart { edges, ..part("default", number) }];
+        sealed.seal(SealInput { seal_number: number, wal: (number, 10), at: NOW, parts: &parts }).await.unwrap();
+        // The second look is answered from what the first one kept, and the next seal makes it stale.
+        for (from, minutes) in [(0, 3 * 1440), (7, 61), (1438, 1445), (0, 5), (3, 1), (100, 0), (0, 3 * 1440)] {
+            let start = UnixNanos(days.0 + from * MINUTE);
+            let range = TimeRange::new(start, UnixNanos(start.0 + minutes * MINUTE)).unwrap();
+            let tenant = sealed.catalog().tenant(&TenantId::default());
+            let (rows, totals) =
+                (tenant.read_edges(range).await.unwrap(), tenant.read_edge_totals(range).await.unwrap());
+            assert_eq!(per_edge(&totals), per_edge(&rows), "{minutes} minutes from {from}");
+            assert!(totals.len() <= rows.len());
+        }
+        let tenant = sealed.catalog().tenant(&TenantId::default());
+        let (rows, totals) =
+            (tenant.read_edges(TimeRange::ALL).await.unwrap(), tenant.read_edge_totals(TimeRange::ALL).await.unwrap());
+        assert_eq!(per_edge(&totals), per_edge(&rows));
+    }
 }

@@ -125,6 +125,12 @@ impl Segment {
         range.overlaps(self.facts.first, self.facts.last)
     }
 
+    /// The first and the last instant its rows speak of.
+    #[must_use]
+    pub const fn extent(&self) -> (UnixNanos, UnixNanos) {
+        (self.facts.first, self.facts.last)
+    }
+
     /// Whether rows with a revision above 1 may be inside.
     #[must_use]
     pub fn may_have_revisions(&self) -> bool {
