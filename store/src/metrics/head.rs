@@ -128,6 +128,16 @@ impl Head {
             && self.series[series.slot() as usize].generation == series.generation()
     }
 
+    /// The epoch whose log defines a series.
+    pub(super) fn defined(&self, slot: Slot) -> Epoch {
+        self.series[slot as usize].defined
+    }
+
+    /// The log of `epoch` defines these series from now on.
+    pub(super) fn set_defined(&mut self, slots: &[Slot], epoch: Epoch) {
+        slots.iter().for_each(|slot| self.series[*slot as usize].defined = epoch);
+    }
+
     /// Appends a sample to a live series.
     pub(super) fn append(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64, epoch: Epoch) -> Outcome {
         let (times, series) = (&mut self.times, &mut self.series[series.slot() as usize]);

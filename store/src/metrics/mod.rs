@@ -21,6 +21,8 @@
 //! | `series` | the samples of one series in memory |
 //! | `chunk`, `tokens` | the compression; pure |
 //! | `index`, `symbols`, `label_hash` | which series there are and which match; pure |
+//! | `record` | a batch in the log; pure |
+//! | `replay` | the log read back |
 //! | `reader` | selections |
 //! | `cardinality` | where the series are |
 //! | `stats` | counters |
@@ -33,6 +35,8 @@ mod head;
 mod index;
 mod label_hash;
 mod reader;
+mod record;
+mod replay;
 mod series;
 mod stats;
 mod symbols;
@@ -41,10 +45,12 @@ mod tests;
 mod tokens;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use object_store::ObjectStore;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::Clock;
@@ -58,10 +64,17 @@ pub use self::stats::{DropReason, MetricStats};
 
 use self::append::Batch;
 use self::head::Head;
+use self::index::Slot;
+use self::replay::Replay;
 use self::series::Epoch;
 use self::stats::{Counters, add};
 use crate::disk::Disk;
 use crate::sealed::WriterName;
+use crate::wal::{self, CommitLog, ContentEncoding, Record, RecordKind, Wal, WalPosition, WalReader};
+
+/// What a record weighs on its way to the consumer of the log: there is none, and anything above
+/// the budget of 0 makes the log forget it at once.
+const ATTACHMENT_BYTES: usize = 1;
 
 /// The metrics of all tenants. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -75,6 +88,11 @@ struct Inner {
     clock: Arc<dyn Clock>,
     tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
     epoch: AtomicU32,
+    /// Held, shared, by every batch from its encoding until it is visible; held alone, an epoch can
+    /// end: everything before the end of the log is in the heads then, and nothing in flight relies
+    /// on what the log of the epoch defines.
+    barrier: tokio::sync::RwLock<()>,
+    log: CommitLog<()>,
     counters: Counters,
 }
 
@@ -113,7 +131,17 @@ pub struct MetricRecovery {
 pub enum OpenError {
     /// The log.
     #[error(transparent)]
-    Log(#[from] crate::wal::OpenError),
+    Log(#[from] wal::OpenError),
+    /// The log could not be read.
+    #[error("reading the metric log in {}", dir.display())]
+    Read {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The thread of the log could not be started.
+    #[error("starting the commit thread of the metric log")]
+    Thread(#[source] io::Error),
 }
 
 impl MetricStore {
@@ -130,15 +158,58 @@ impl MetricStore {
         tables: Arc<dyn ObjectStore>,
         writer: WriterName,
     ) -> Result<(Self, MetricRecovery), OpenError> {
-        drop((disk, dir, tables, writer));
+        drop((tables, writer));
+        let started = clock.now();
+        let (wal, _) = Wal::open(Arc::clone(&disk), dir, config.wal.clone(), Arc::clone(&clock))?;
+        let end = wal.end();
+        // The consumer is not needed: what is committed is applied by whoever appended it.
+        let (log, _) = CommitLog::start(wal, end).map_err(OpenError::Thread)?;
         let inner = Inner {
             config,
             clock,
             tenants: RwLock::default(),
             epoch: AtomicU32::new(1),
+            barrier: tokio::sync::RwLock::new(()),
+            log,
             counters: Counters::default(),
         };
-        Ok((Self { inner: Arc::new(inner) }, MetricRecovery::default()))
+        let store = Self { inner: Arc::new(inner) };
+        let recovery = store.replay(disk, dir, WalPosition::START, end).await?;
+        add(&store.inner.counters.replay_nanos, store.inner.clock.now().since(started));
+        Ok((store, recovery))
+    }
+
+    async fn replay(
+        &self,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        from: WalPosition,
+        until: WalPosition,
+    ) -> Result<MetricRecovery, OpenError> {
+        let (inner, dir) = (Arc::clone(&self.inner), dir.to_owned());
+        let failed = {
+            let dir = dir.clone();
+            move |source| OpenError::Read { dir, source }
+        };
+        let replaying = tokio::task::spawn_blocking(move || {
+            let mut reader = WalReader::read_from(disk, &dir, from, Some(until));
+            let mut replay = Replay::default();
+            while let Some(record) = reader.next_record()? {
+                replay.apply(&inner, &record);
+            }
+            replay.recovery.damaged += reader.damages().iter().filter(|damage| damage.reason.is_loss()).count() as u64;
+            replay.recovery.series = inner.all_tenants().iter().map(|tenant| tenant.head().index.len() as u64).sum();
+            Ok(replay.recovery)
+        });
+        replaying.await.map_err(io::Error::other).and_then(|recovery: io::Result<_>| recovery).map_err(failed)
+    }
+
+    /// Refuses batches from now on and ends the log's thread. Blocks.
+    ///
+    /// # Errors
+    /// When the last sync failed.
+    pub fn close(&self) -> Result<(), wal::WriteError> {
+        self.inner.log.close()
     }
 
     /// Starts a batch.
@@ -163,8 +234,8 @@ impl MetricStore {
     #[must_use]
     pub fn stats(&self) -> MetricStats {
         let mut stats = MetricStats::of(&self.inner.counters);
-        let tenants: Vec<Arc<Tenant>> = self.inner.tenants().values().map(Arc::clone).collect();
-        for tenant in tenants {
+        stats.log_bytes = self.inner.log.stats().disk_bytes.load(Ordering::Relaxed);
+        for tenant in self.inner.all_tenants() {
             let head = tenant.head();
             let (bytes, chunks) = head.sample_bytes_and_chunks();
             stats.active_series += head.index.len() as u64;
@@ -194,6 +265,10 @@ impl Inner {
         Arc::clone(tenants.entry(tenant.clone()).or_insert_with(new))
     }
 
+    fn all_tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants().values().map(Arc::clone).collect()
+    }
+
     fn epoch(&self) -> Epoch {
         self.epoch.load(Ordering::Relaxed)
     }
@@ -202,12 +277,23 @@ impl Inner {
         if batch.is_empty() {
             return Ok(AppendReport::default());
         }
-        let mut head = tenant.head_mut();
-        let expired: Vec<SeriesRef> = batch.references().filter(|series| !head.is_live(*series)).collect();
-        if !expired.is_empty() {
-            return Err(AppendError::Expired { series: expired });
+        let _in_flight = self.barrier.read().await;
+        let epoch = self.epoch();
+        let (record, defined) = encode(tenant, &batch, epoch)?;
+        let record = Record::new(
+            RecordKind::MetricBatch,
+            ContentEncoding::Identity,
+            tenant.id.clone(),
+            self.clock.now(),
+            [Bytes::from(record)],
+        );
+        if let Err(error) = self.log.append(record, (), ATTACHMENT_BYTES).await {
+            self.counters.dropped(DropReason::Log, batch.samples.len() as u64);
+            return Err(error.into());
         }
-        let report = batch.apply(&mut head, self.epoch());
+        let mut head = tenant.head_mut();
+        head.set_defined(&defined, epoch);
+        let report = batch.apply(&mut head, epoch);
         drop(head);
         self.count(report);
         Ok(report)
@@ -218,5 +304,16 @@ impl Inner {
         add(&self.counters.exemplars, report.exemplars);
         self.counters.dropped(DropReason::Duplicate, report.duplicates);
         self.counters.dropped(DropReason::Conflict, report.conflicts);
+    }
+}
+
+/// The record of a batch and the series it defines, under one lock.
+fn encode(tenant: &Tenant, batch: &Batch, epoch: Epoch) -> Result<(Vec<u8>, Vec<Slot>), AppendError> {
+    let head = tenant.head();
+    let expired: Vec<SeriesRef> = batch.references().filter(|series| !head.is_live(*series)).collect();
+    if expired.is_empty() {
+        Ok(record::encode(batch, &head, epoch))
+    } else {
+        Err(AppendError::Expired { series: expired })
     }
 }

@@ -1,3 +1,5 @@
+mod durability;
+
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
@@ -6,6 +8,7 @@ use windrose_proto::time::{ManualClock, UnixNanos};
 
 use super::*;
 use crate::disk::SimDisk;
+use crate::wal::WalConfig;
 
 const ALL: (i64, i64) = (i64::MIN, i64::MAX);
 

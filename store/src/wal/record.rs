@@ -29,11 +29,13 @@ pub enum RecordKind {
     ZipkinProtobuf = 8,
     /// A list of SkyWalking segments.
     SkywalkingJson = 9,
+    /// Samples and the series they are of, in the metric store's own log.
+    MetricBatch = 11,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OtlpTracesProtobuf,
         Self::OtlpTracesJson,
         Self::ZipkinJson,
@@ -43,6 +45,7 @@ impl RecordKind {
         Self::OtlpMetricsProtobuf,
         Self::ZipkinProtobuf,
         Self::SkywalkingJson,
+        Self::MetricBatch,
     ];
 
     /// The kind with this number on disk.
