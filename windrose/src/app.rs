@@ -27,6 +27,7 @@ use windrose_store::disk::Disk;
 use windrose_store::wal::{SyncPolicy, WalConfig};
 
 use crate::config::{self, Config, Loaded, WalSync};
+use crate::metrics::Metrics;
 use crate::ops::{self, Ops};
 use crate::ports::{Addresses, BindError, Ports};
 use crate::readiness::{NotReadyYet, Readiness};
@@ -46,6 +47,8 @@ pub enum StartError {
     Runtime(#[source] io::Error),
     #[error("starting the pipeline")]
     Pipeline(#[from] pipeline::StartError),
+    #[error("opening the metric store")]
+    Metrics(#[from] windrose_store::metrics::OpenError),
     #[error("serving a port")]
     Serve(#[source] io::Error),
 }
@@ -58,6 +61,7 @@ pub struct App {
     /// Ports and their connections.
     serving: Tasks,
     scraping: Scraping,
+    metrics: Metrics,
     pipeline: Pipeline,
     ingest: Runtime,
     query: Runtime,
@@ -78,6 +82,10 @@ impl App {
         let readiness = Readiness::default();
         let recovery = readiness.expect("replay of the write-ahead log");
 
+        // Before the pipeline: both clean up after a crash in the directory of the tables.
+        let opening =
+            Metrics::open(config, sync_policy(config), Arc::clone(&disk), Arc::clone(&clock), ingest.handle().clone());
+        let metrics = ingest.block_on(opening)?;
         let starting = Pipeline::start(pipeline_config(config), disk, Arc::clone(&clock), ingest.handle().clone());
         let pipeline = ingest.block_on(starting)?;
         let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
@@ -91,6 +99,7 @@ impl App {
             receive: Arc::clone(receiver.stats()),
             wal: Arc::clone(pipeline.wal_stats()),
             join: Arc::clone(pipeline.join_stats()),
+            metrics: metrics.store().clone(),
             targets: scraping.targets(),
             ports: config.listen.named().map(|(name, _)| name).into_iter().zip(stats.iter().cloned()).collect(),
         });
@@ -113,7 +122,7 @@ impl App {
             tracing::info!(port = port.name, address = %port.address, "listening");
             port.serve(router, stats, config.drain_timeout, &serving).map_err(StartError::Serve)?;
         }
-        let app = Self { addresses, readiness, serving, scraping, pipeline, ingest, query };
+        let app = Self { addresses, readiness, serving, scraping, metrics, pipeline, ingest, query };
         app.watch_recovery(recovery);
         Ok(app)
     }
@@ -144,6 +153,7 @@ impl App {
         self.ingest.block_on(self.serving.stop());
         tracing::info!("ports closed, requests answered");
         self.scraping.shutdown(&self.ingest);
+        self.metrics.shutdown(&self.ingest);
         self.pipeline.shutdown();
         // Queries were requests of a port; what is left of them has nobody to answer.
         self.query.shutdown_background();
@@ -174,16 +184,20 @@ fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_multi_thread().enable_all().thread_name(name).build().map_err(StartError::Runtime)
 }
 
+fn sync_policy(config: &Config) -> SyncPolicy {
+    match config.wal.sync {
+        WalSync::Always => SyncPolicy::Always,
+        WalSync::Interval => SyncPolicy::Interval(config.wal.sync_interval),
+        WalSync::Never => SyncPolicy::Never,
+    }
+}
+
 fn pipeline_config(config: &Config) -> PipelineConfig {
     let wal = &config.wal;
     PipelineConfig {
         data_dir: config.data_dir.clone(),
         wal: WalConfig {
-            sync: match wal.sync {
-                WalSync::Always => SyncPolicy::Always,
-                WalSync::Interval => SyncPolicy::Interval(wal.sync_interval),
-                WalSync::Never => SyncPolicy::Never,
-            },
+            sync: sync_policy(config),
             segment_bytes: wal.segment_bytes.0,
             max_bytes: wal.max_bytes.0,
             ..WalConfig::default()

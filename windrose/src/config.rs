@@ -16,6 +16,7 @@ use windrose_collector::normalise::overrides::{Alias, Overrides as JoinOverrides
 use windrose_collector::scrape::ScrapeConfig;
 use windrose_proto::limits::BODY_MAX_BYTES;
 use windrose_proto::model::NodeRole;
+use windrose_store::metrics::MetricConfig;
 
 pub use self::environment::{CONFIG_VARIABLE, read as read_environment};
 pub use self::reader::{Effective, EffectiveValue, Origin, Overrides, Problem};
@@ -27,6 +28,7 @@ use self::tree::Node;
 use self::value::Setting;
 
 mod environment;
+mod metrics;
 mod reader;
 mod render;
 #[cfg(test)]
@@ -101,6 +103,8 @@ pub struct Config {
     pub wal: Wal,
     pub join: Join,
     pub seal: Seal,
+    /// The metric store.
+    pub metrics: MetricConfig,
     pub query: Query,
     pub tenancy: Tenancy,
     pub log: Log,
@@ -254,6 +258,7 @@ impl Config {
             wal: root.section("wal", Wal::read),
             join: root.section("join", Join::read),
             seal: root.section("seal", Seal::read),
+            metrics: root.section("metrics", metrics::read),
             query: root.section("query", Query::read),
             tenancy: root
                 .section("tenancy", |section| Tenancy { require_header: section.value("require_header", false) }),

@@ -19,6 +19,7 @@ use windrose_proto::model::IngestProtocol;
 use windrose_proto::reject::RejectReason;
 use windrose_proto::time::UnixNanos;
 use windrose_query::scrape_status::TargetSource;
+use windrose_store::metrics::{MetricStats, MetricStore};
 use windrose_store::wal::WalStats;
 
 use crate::readiness::Readiness;
@@ -86,6 +87,18 @@ metrics! {
     JoinOpenTraces: Gauge "windrose_join_open_traces", "traces that may still grow";
     JoinOpenBytes: Gauge "windrose_join_open_bytes", "memory they take";
     JoinUnsealedRows: Gauge "windrose_join_unsealed_rows", "rows in memory that are not in sealed files yet";
+    MetricsActiveSeries: Gauge "windrose_metrics_active_series", "series in memory";
+    MetricsSeries: Counter "windrose_metrics_series", "series that appeared in and left memory";
+    MetricsSamples: Counter "windrose_metrics_samples", "samples stored";
+    MetricsExemplars: Counter "windrose_metrics_exemplars", "exemplars stored";
+    MetricsDropped: Counter "windrose_metrics_dropped", "samples and series that were not stored";
+    MetricsHeadBytes: Gauge "windrose_metrics_head_bytes", "memory of series and of their samples in memory, roughly";
+    MetricsChunks: Gauge "windrose_metrics_chunks", "chunks of samples in memory";
+    MetricsWalBytes: Gauge "windrose_metrics_wal_bytes", "bytes of the metric log, as counted against metrics.wal_max_bytes";
+    MetricsReplaySeconds: Gauge "windrose_metrics_replay_seconds", "how long replaying the metric log took at the start";
+    MetricsBlocks: Gauge "windrose_metrics_blocks", "blocks in the tables";
+    MetricsBlockBytes: Gauge "windrose_metrics_block_bytes", "bytes of their files";
+    MetricsBlockChanges: Counter "windrose_metrics_block_changes", "blocks written, removed by retention, and attempts at either that failed";
     ScrapeTargets: Gauge "windrose_scrape_targets", "targets by the outcome of their last scrape";
     PortConnections: Counter "windrose_port_connections", "connections accepted";
     PortOpenConnections: Gauge "windrose_port_open_connections", "connections open now";
@@ -136,6 +149,7 @@ pub struct Sources {
     pub receive: Arc<ReceiveStats>,
     pub wal: Arc<WalStats>,
     pub join: Arc<JoinStats>,
+    pub metrics: MetricStore,
     pub targets: Arc<dyn TargetSource>,
     /// By the name of the port.
     pub ports: Vec<(&'static str, Arc<PortStats>)>,
@@ -187,9 +201,11 @@ fn loaded(value: &AtomicU64) -> u64 {
 
 impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        // Looking at every series once is enough.
+        let metrics = self.metrics.stats();
         for metric in Metric::ALL {
             let mut family = encoder.encode_descriptor(metric.name(), metric.help(), None, metric.kind())?;
-            for Sample { labels, value } in self.samples(*metric) {
+            for Sample { labels, value } in self.samples(*metric, &metrics) {
                 if labels.is_empty() {
                     encode_value(&mut family, *metric, value)?;
                 } else {
@@ -211,7 +227,7 @@ fn encode_value(encoder: &mut MetricEncoder<'_>, metric: Metric, value: f64) -> 
 const NO_EXEMPLAR: Option<&Exemplar<Vec<(String, String)>, f64>> = None;
 
 impl Sources {
-    fn samples(&self, metric: Metric) -> Vec<Sample> {
+    fn samples(&self, metric: Metric, metrics: &MetricStats) -> Vec<Sample> {
         let Self { wal, join, .. } = self;
         let (counts, gauges) = join.read();
         match metric {
@@ -259,6 +275,30 @@ impl Sources {
             Metric::JoinOpenTraces => one(gauges.open_traces as u64),
             Metric::JoinOpenBytes => one(gauges.open_bytes as u64),
             Metric::JoinUnsealedRows => one(gauges.unsealed_rows as u64),
+            Metric::MetricsActiveSeries => one(metrics.active_series),
+            Metric::MetricsSeries => vec![
+                sample(&[("event", "created")], metrics.series_created),
+                sample(&[("event", "expired")], metrics.series_expired),
+            ],
+            Metric::MetricsSamples => one(metrics.samples),
+            Metric::MetricsExemplars => one(metrics.exemplars),
+            Metric::MetricsDropped => {
+                metrics.dropped.iter().map(|(reason, count)| sample(&[("reason", reason.as_str())], *count)).collect()
+            }
+            Metric::MetricsHeadBytes => vec![
+                sample(&[("part", "index")], metrics.index_bytes),
+                sample(&[("part", "samples")], metrics.sample_bytes),
+            ],
+            Metric::MetricsChunks => one(metrics.chunks),
+            Metric::MetricsWalBytes => one(metrics.log_bytes),
+            Metric::MetricsReplaySeconds => seconds(metrics.replay_nanos),
+            Metric::MetricsBlocks => one(metrics.blocks),
+            Metric::MetricsBlockBytes => one(metrics.block_bytes),
+            Metric::MetricsBlockChanges => vec![
+                sample(&[("event", "written")], metrics.blocks_written),
+                sample(&[("event", "removed")], metrics.blocks_removed),
+                sample(&[("event", "failed")], metrics.block_failures),
+            ],
             Metric::ScrapeTargets => self.per_target_state(),
             Metric::PortConnections => self.per_port(|port| loaded(&port.accepted)),
             Metric::PortOpenConnections => {

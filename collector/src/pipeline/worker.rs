@@ -199,6 +199,8 @@ fn decode_again(kind: RecordKind, payload: Bytes, arrival: UnixNanos) -> Result<
         | RecordKind::SkywalkingJson => Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans))),
         RecordKind::CounterDeltas => Ok(Some(Batch::Counters(CounterBatch::decode(payload)?))),
         RecordKind::SealIntent => Ok(None),
-        RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf | RecordKind::MetricBatch => Err(ReplayError::Kind),
+        RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf | RecordKind::MetricBatch => {
+            Err(ReplayError::Kind)
+        }
     }
 }

@@ -1,4 +1,10 @@
+use std::path::Path;
+
+use windrose_proto::time::SystemClock;
 use windrose_query::scrape_status::Target;
+use windrose_store::disk::{Disk, SimDisk};
+use windrose_store::metrics::MetricConfig;
+use windrose_store::sealed::{DiskStore, WriterName};
 
 use super::*;
 
@@ -11,6 +17,16 @@ impl TargetSource for NoTargets {
     }
 }
 
+fn metric_store() -> MetricStore {
+    let disk = Arc::new(SimDisk::new(1));
+    let tables = DiskStore::open(Arc::clone(&disk) as Arc<dyn Disk>, Path::new("/tables")).unwrap();
+    let writer = WriterName::new("test").unwrap();
+    let (config, clock) = (MetricConfig::default(), Arc::new(SystemClock));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let opening = MetricStore::open(disk, Path::new("/metrics"), config, clock, Arc::new(tables), writer);
+    runtime.block_on(opening).unwrap().0
+}
+
 fn telemetry(port: &Arc<PortStats>) -> Telemetry {
     Telemetry::new(Sources {
         readiness: Readiness::default(),
@@ -18,6 +34,7 @@ fn telemetry(port: &Arc<PortStats>) -> Telemetry {
         receive: Arc::default(),
         wal: Arc::default(),
         join: Arc::default(),
+        metrics: metric_store(),
         targets: Arc::new(NoTargets),
         ports: vec![("otlp_grpc", Arc::clone(port))],
     })
@@ -42,6 +59,18 @@ windrose_join_stored_spans counter
 windrose_join_traces counter
 windrose_join_unreadable_records counter
 windrose_join_unsealed_rows gauge
+windrose_metrics_active_series gauge
+windrose_metrics_block_bytes gauge
+windrose_metrics_block_changes counter
+windrose_metrics_blocks gauge
+windrose_metrics_chunks gauge
+windrose_metrics_dropped counter
+windrose_metrics_exemplars counter
+windrose_metrics_head_bytes gauge
+windrose_metrics_replay_seconds gauge
+windrose_metrics_samples counter
+windrose_metrics_series counter
+windrose_metrics_wal_bytes gauge
 windrose_port_connections counter
 windrose_port_open_connections gauge
 windrose_port_responses counter
