@@ -15,14 +15,17 @@
 
 mod cache;
 mod catalog;
+mod compaction;
 mod disk_store;
 mod layout;
 mod record;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod vacuum;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -38,14 +41,17 @@ use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 
 pub use self::catalog::{Quarantined, SealedCatalog, TenantCatalog};
+pub use self::compaction::{CompactionPolicy, CompactionReport};
 pub use self::disk_store::DiskStore;
 pub use self::layout::{InvalidWriterName, WriterName};
 pub use self::record::Recovered;
+pub use self::retention::{ExpiryReport, Retention, RetentionPolicy};
 pub use crate::segment::{Segment, SegmentError};
 
 use self::cache::RowCache;
 use self::layout::Place;
 use self::record::SealRecord;
+use self::vacuum::Orphans;
 use crate::row::{HopRow, RequestRow, SpanRow};
 use crate::segment::{Encoded, TraceIndexHead, encode_edges, encode_hops, encode_requests, encode_spans};
 use crate::table_log::{Action, Add, Commit, LogError, TableLog, Txn};
@@ -65,6 +71,8 @@ pub struct Sealed {
     catalog: ArcSwap<SealedCatalog>,
     cache: Arc<RowCache>,
     tables: Mutex<Tables>,
+    /// Paths of files that compaction cannot read and does not try again.
+    unreadable: std::sync::Mutex<BTreeSet<String>>,
 }
 
 /// What changes when sealing; one seal at a time.
@@ -76,6 +84,8 @@ struct Tables {
     sealed: Option<u64>,
     /// A seal that was begun and did not get through.
     attempted: Option<u64>,
+    /// In the order of [`Table::ALL`].
+    orphans: [Orphans; Table::ALL.len()],
 }
 
 /// Rows to seal: everything up to one position of the write-ahead log.
@@ -119,6 +129,9 @@ pub enum SealError {
     /// Rows could not be written as Parquet.
     #[error("encoding rows as Parquet failed")]
     Encode(#[from] ParquetError),
+    /// A sealed file could not be read.
+    #[error("reading a sealed file failed")]
+    Segment(#[from] SegmentError),
     /// The record of a seal is damaged.
     #[error("seal record {path} is damaged: restore it from a backup")]
     DamagedRecord {
@@ -145,7 +158,7 @@ impl SealError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Store { .. } => true,
+            Self::Store { .. } | Self::Segment(_) => true,
             Self::Log(error) => error.is_transient(),
             Self::Encode(_)
             | Self::DamagedRecord { .. }
@@ -179,7 +192,8 @@ impl Sealed {
             writer,
             catalog: ArcSwap::default(),
             cache: Arc::default(),
-            tables: Mutex::new(Tables { logs, sealed: None, attempted: None }),
+            tables: Mutex::new(Tables { logs, sealed: None, attempted: None, orphans: Default::default() }),
+            unreadable: std::sync::Mutex::default(),
         };
         let recovered = sealed.recover().await?;
         Ok((sealed, recovered))
@@ -395,7 +409,10 @@ impl Sealed {
     }
 
     async fn read_record(&self, seal: u64) -> Result<Option<SealRecord>, SealError> {
-        let path = SealRecord::path(&self.writer, seal);
+        self.read_record_at(SealRecord::path(&self.writer, seal)).await
+    }
+
+    async fn read_record_at(&self, path: Path) -> Result<Option<SealRecord>, SealError> {
         let read = async { self.store.get(&path).await?.bytes().await };
         match read.await {
             Ok(text) => match serde_json::from_slice(&text) {

@@ -20,7 +20,7 @@ use object_store::path::Path;
 use windrose_proto::id::TraceId;
 use windrose_proto::time::{TimeRange, UnixNanos};
 
-pub use encode::{Encoded, Facts, encode_edges, encode_hops, encode_requests, encode_spans, properties};
+pub use encode::{BatchEncoder, Encoded, Facts, encode_edges, encode_hops, encode_requests, encode_spans, properties};
 pub use inspect::{FileBytes, file_bytes};
 pub use read::SegmentError;
 pub use trace_index::{DamagedIndex, EncodedIndex, TraceIndexHead};

@@ -140,6 +140,18 @@ impl Segment {
         self.quarantine_damage(read.await)
     }
 
+    /// The whole file as it was written. A damaged file is quarantined, and there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn read_checked(&self) -> Result<Option<Bytes>, SegmentError> {
+        if self.quarantine_reason().is_some() {
+            return Ok(None);
+        }
+        let read = self.read_file().await;
+        self.quarantine_damage(read.map(Some))
+    }
+
     /// The whole file, its checksum compared.
     async fn read_file(&self) -> Result<Bytes, Failure> {
         let file = self.store.get(&self.path).await?.bytes().await?;

@@ -381,9 +381,14 @@ fn slowest() -> impl Strategy<Value = Largest> {
         .prop_map(|(entries, removals, overflowed)| Largest::from_parts(entries, removals, overflowed))
 }
 
+/// A number of which a thousand can be added up.
+fn summand() -> impl Strategy<Value = i64> {
+    i64::MIN / 1024..i64::MAX / 1024
+}
+
 fn latency() -> impl Strategy<Value = Latency> {
-    let big = 10_i128.pow(37);
-    (any::<i64>(), -big..big, vec((0_u16..1024, -5_i64..5), 0..8), slowest()).prop_map(
+    let big = 10_i128.pow(34);
+    (summand(), -big..big, vec((0_u16..1024, -5_i64..5), 0..8), slowest()).prop_map(
         |(count, sum_nanos, buckets, slowest)| Latency {
             count,
             sum_nanos,
@@ -394,7 +399,7 @@ fn latency() -> impl Strategy<Value = Latency> {
 }
 
 fn counters() -> impl Strategy<Value = CounterStats> {
-    (any::<[i64; 16]>(), btree_map(text(), any::<i64>(), 0..3)).prop_map(|(n, by_code)| CounterStats {
+    (proptest::array::uniform16(summand()), btree_map(text(), summand(), 0..3)).prop_map(|(n, by_code)| CounterStats {
         calls: n[0],
         attempts: n[1],
         by_code,
@@ -421,9 +426,16 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
         reason,
         fault,
     });
-    let big = 10_i128.pow(37);
-    (any::<[i64; 14]>(), btree_map(class, any::<i64>(), 0..3), latency(), latency(), -big..big, slowest()).prop_map(
-        |(n, by_class, client, server, overhead_sum_nanos, latest_errors)| SpanStats {
+    let big = 10_i128.pow(34);
+    (
+        proptest::array::uniform14(summand()),
+        btree_map(class, summand(), 0..3),
+        latency(),
+        latency(),
+        -big..big,
+        slowest(),
+    )
+        .prop_map(|(n, by_class, client, server, overhead_sum_nanos, latest_errors)| SpanStats {
             calls: n[0],
             attempts: n[1],
             errors: n[2],
@@ -443,8 +455,7 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
             duplicate: n[12],
             late_server: n[13],
             latest_errors,
-        },
-    )
+        })
 }
 
 pub(crate) fn edge_row() -> impl Strategy<Value = EdgeRow> {
