@@ -27,6 +27,7 @@ use windrose_store::disk::Disk;
 use windrose_store::wal::{SyncPolicy, WalConfig};
 
 use crate::config::{self, Config, Loaded, WalSync};
+use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::ops::{self, Ops};
 use crate::ports::{Addresses, BindError, Ports};
@@ -62,6 +63,7 @@ pub struct App {
     serving: Tasks,
     scraping: Scraping,
     metrics: Metrics,
+    maintenance: Maintenance,
     pipeline: Pipeline,
     ingest: Runtime,
     query: Runtime,
@@ -91,6 +93,8 @@ impl App {
         let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
         let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
         let scraping = Scraping::start(config, &pipeline, Arc::clone(&clock), ingest.handle());
+        let sealed = Arc::clone(pipeline.sealed());
+        let maintenance = Maintenance::start(config, sealed, Arc::clone(&clock), ingest.handle());
 
         let stats = [(); 4].map(|()| Arc::new(PortStats::default()));
         let telemetry = Telemetry::new(Sources {
@@ -100,6 +104,7 @@ impl App {
             wal: Arc::clone(pipeline.wal_stats()),
             join: Arc::clone(pipeline.join_stats()),
             metrics: metrics.store().clone(),
+            maintenance: Arc::clone(maintenance.stats()),
             targets: scraping.targets(),
             ports: config.listen.named().map(|(name, _)| name).into_iter().zip(stats.iter().cloned()).collect(),
         });
@@ -122,7 +127,7 @@ impl App {
             tracing::info!(port = port.name, address = %port.address, "listening");
             port.serve(router, stats, config.drain_timeout, &serving).map_err(StartError::Serve)?;
         }
-        let app = Self { addresses, readiness, serving, scraping, metrics, pipeline, ingest, query };
+        let app = Self { addresses, readiness, serving, scraping, maintenance, metrics, pipeline, ingest, query };
         app.watch_recovery(recovery);
         Ok(app)
     }
@@ -154,6 +159,7 @@ impl App {
         tracing::info!("ports closed, requests answered");
         self.scraping.shutdown(&self.ingest);
         self.metrics.shutdown(&self.ingest);
+        self.maintenance.shutdown(&self.ingest);
         self.pipeline.shutdown();
         // Queries were requests of a port; what is left of them has nobody to answer.
         self.query.shutdown_background();

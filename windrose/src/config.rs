@@ -5,7 +5,7 @@
 //! describes every key, and a test compares the two.
 //!
 //! Layout: [`value`] how single values are written, `tree` YAML with line numbers, `reader` the
-//! layers, `render` the effective configuration as YAML.
+//! layers, `render` the effective configuration as YAML, [`tables`] how sealed tables are kept.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ pub use self::render::effective_yaml;
 pub use self::value::{ByteSize, LogFormat, WalSync};
 
 use self::reader::{Notes, Section};
+use self::tables::{Compaction, Keep};
 use self::tree::Node;
 use self::value::Setting;
 
@@ -31,6 +32,7 @@ mod environment;
 mod metrics;
 mod reader;
 mod render;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -105,6 +107,8 @@ pub struct Config {
     pub seal: Seal,
     /// The metric store.
     pub metrics: MetricConfig,
+    pub compaction: Compaction,
+    pub retention: Keep,
     pub query: Query,
     pub tenancy: Tenancy,
     pub log: Log,
@@ -259,6 +263,8 @@ impl Config {
             join: root.section("join", Join::read),
             seal: root.section("seal", Seal::read),
             metrics: root.section("metrics", metrics::read),
+            compaction: root.section("compaction", Compaction::read),
+            retention: root.section("retention", Keep::read),
             query: root.section("query", Query::read),
             tenancy: root
                 .section("tenancy", |section| Tenancy { require_header: section.value("require_header", false) }),

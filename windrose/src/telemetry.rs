@@ -22,6 +22,7 @@ use windrose_query::scrape_status::TargetSource;
 use windrose_store::metrics::{MetricStats, MetricStore};
 use windrose_store::wal::WalStats;
 
+use crate::maintenance::MaintenanceStats;
 use crate::readiness::Readiness;
 
 mod process;
@@ -99,6 +100,14 @@ metrics! {
     MetricsBlocks: Gauge "windrose_metrics_blocks", "blocks in the tables";
     MetricsBlockBytes: Gauge "windrose_metrics_block_bytes", "bytes of their files";
     MetricsBlockChanges: Counter "windrose_metrics_block_changes", "blocks written, removed by retention, and attempts at either that failed";
+    CompactionFiles: Counter "windrose_compaction_files", "sealed files that were merged into larger ones";
+    CompactionReadBytes: Counter "windrose_compaction_read_bytes", "their bytes";
+    CompactionWrittenBytes: Counter "windrose_compaction_written_bytes", "bytes of the files they became";
+    CompactionSeconds: Counter "windrose_compaction_seconds", "time spent looking for files to merge and merging them";
+    RetentionFiles: Counter "windrose_retention_files", "sealed files that had been kept long enough";
+    RetentionBytes: Counter "windrose_retention_bytes", "their bytes";
+    VacuumFiles: Counter "windrose_vacuum_files", "files deleted because no table lists them any more";
+    MaintenanceFailures: Counter "windrose_maintenance_failures", "rounds over the sealed tables that the storage failed";
     ScrapeTargets: Gauge "windrose_scrape_targets", "targets by the outcome of their last scrape";
     PortConnections: Counter "windrose_port_connections", "connections accepted";
     PortOpenConnections: Gauge "windrose_port_open_connections", "connections open now";
@@ -150,6 +159,7 @@ pub struct Sources {
     pub wal: Arc<WalStats>,
     pub join: Arc<JoinStats>,
     pub metrics: MetricStore,
+    pub maintenance: Arc<MaintenanceStats>,
     pub targets: Arc<dyn TargetSource>,
     /// By the name of the port.
     pub ports: Vec<(&'static str, Arc<PortStats>)>,
@@ -228,7 +238,7 @@ const NO_EXEMPLAR: Option<&Exemplar<Vec<(String, String)>, f64>> = None;
 
 impl Sources {
     fn samples(&self, metric: Metric, metrics: &MetricStats) -> Vec<Sample> {
-        let Self { wal, join, .. } = self;
+        let Self { wal, join, maintenance, .. } = self;
         let (counts, gauges) = join.read();
         match metric {
             Metric::BuildInfo => vec![sample(&[("version", env!("CARGO_PKG_VERSION"))], 1)],
@@ -298,6 +308,18 @@ impl Sources {
                 sample(&[("event", "written")], metrics.blocks_written),
                 sample(&[("event", "removed")], metrics.blocks_removed),
                 sample(&[("event", "failed")], metrics.block_failures),
+            ],
+            Metric::CompactionFiles => one(loaded(&maintenance.compacted_files)),
+            Metric::CompactionReadBytes => one(loaded(&maintenance.compacted_bytes)),
+            Metric::CompactionWrittenBytes => one(loaded(&maintenance.written_bytes)),
+            Metric::CompactionSeconds => seconds(loaded(&maintenance.compaction_nanos)),
+            Metric::RetentionFiles => one(loaded(&maintenance.expired_files)),
+            Metric::RetentionBytes => one(loaded(&maintenance.expired_bytes)),
+            Metric::VacuumFiles => one(loaded(&maintenance.deleted_files)),
+            Metric::MaintenanceFailures => vec![
+                sample(&[("step", "compaction")], loaded(&maintenance.compaction_failures)),
+                sample(&[("step", "retention")], loaded(&maintenance.retention_failures)),
+                sample(&[("step", "vacuum")], loaded(&maintenance.vacuum_failures)),
             ],
             Metric::ScrapeTargets => self.per_target_state(),
             Metric::PortConnections => self.per_port(|port| loaded(&port.accepted)),

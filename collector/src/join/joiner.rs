@@ -145,6 +145,12 @@ impl Joiner {
         }
     }
 
+    /// The sealed files of a tenant are others now, with the same rows or with rows of other
+    /// collectors besides. Not to be called while a seal is under way: its rows would be there twice.
+    pub fn replace_catalog(&mut self, tenant: &TenantId, catalog: Arc<TenantCatalog>, now: UnixNanos) {
+        tenant_join(&mut self.tenants, tenant, self.limits, now).replace_catalog(catalog);
+    }
+
     /// Replaces the operator's overrides; open traces are derived with them from their next span on.
     pub fn set_normaliser(&mut self, normaliser: Normaliser) {
         self.normaliser = normaliser;

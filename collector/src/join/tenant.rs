@@ -421,6 +421,13 @@ impl TenantJoin {
         self.changed = true;
     }
 
+    /// See [`super::joiner::Joiner::replace_catalog`].
+    pub(super) fn replace_catalog(&mut self, catalog: Arc<TenantCatalog>) {
+        debug_assert!(self.sealing.is_none(), "rows being sealed would be there twice");
+        self.sealed = catalog;
+        self.changed = true;
+    }
+
     pub(super) fn catalog(&self) -> Arc<TenantCatalog> {
         Arc::clone(&self.sealed)
     }

@@ -72,6 +72,7 @@ impl Stages {
             clock: SteadyClock::new(Arc::clone(&clock)),
             runtime: runtime.clone(),
             tick: config.tick,
+            catalog: sealed.catalog(),
             sealer: Sealer {
                 sealed: Arc::clone(&sealed),
                 runtime,

@@ -35,6 +35,7 @@ fn telemetry(port: &Arc<PortStats>) -> Telemetry {
         wal: Arc::default(),
         join: Arc::default(),
         metrics: metric_store(),
+        maintenance: Arc::default(),
         targets: Arc::new(NoTargets),
         ports: vec![("otlp_grpc", Arc::clone(port))],
     })
@@ -47,6 +48,10 @@ process_open_fds gauge
 process_resident_memory_bytes gauge
 process_start_time_seconds gauge
 windrose_build_info gauge
+windrose_compaction_files counter
+windrose_compaction_read_bytes counter
+windrose_compaction_seconds counter
+windrose_compaction_written_bytes counter
 windrose_join_archive_errors counter
 windrose_join_derivations counter
 windrose_join_duplicate_spans counter
@@ -71,6 +76,7 @@ windrose_metrics_replay_seconds gauge
 windrose_metrics_samples counter
 windrose_metrics_series counter
 windrose_metrics_wal_bytes gauge
+windrose_maintenance_failures counter
 windrose_port_connections counter
 windrose_port_open_connections gauge
 windrose_port_responses counter
@@ -81,7 +87,10 @@ windrose_receive_refused_requests counter
 windrose_receive_rejected_spans counter
 windrose_receive_requests counter
 windrose_receive_spans counter
+windrose_retention_bytes counter
+windrose_retention_files counter
 windrose_scrape_targets gauge
+windrose_vacuum_files counter
 windrose_wal_appended_bytes counter
 windrose_wal_appended_records counter
 windrose_wal_damaged_bytes counter
