@@ -202,6 +202,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
     let wal = &config.wal;
     PipelineConfig {
         data_dir: config.data_dir.clone(),
+        tables: config.storage.tables.clone(),
         wal: WalConfig {
             sync: sync_policy(config),
             segment_bytes: wal.segment_bytes.0,

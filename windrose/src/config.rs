@@ -5,7 +5,7 @@
 //! describes every key, and a test compares the two.
 //!
 //! Layout: [`value`] how single values are written, `tree` YAML with line numbers, `reader` the
-//! layers, `render` the effective configuration as YAML, [`tables`] how sealed tables are kept.
+//! layers, `render` the effective configuration as YAML, [`tables`] where and how sealed tables are kept.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub use self::render::effective_yaml;
 pub use self::value::{ByteSize, LogFormat, WalSync};
 
 use self::reader::{Notes, Section};
-use self::tables::{Compaction, Keep};
+use self::tables::{Compaction, Keep, Storage};
 use self::tree::Node;
 use self::value::Setting;
 
@@ -107,6 +107,7 @@ pub struct Config {
     pub seal: Seal,
     /// The metric store.
     pub metrics: MetricConfig,
+    pub storage: Storage,
     pub compaction: Compaction,
     pub retention: Keep,
     pub query: Query,
@@ -255,8 +256,10 @@ impl Config {
 
     fn read(root: &mut Section<'_>, yaml: &str) -> Self {
         let scrape = read_scrape(root, yaml);
+        let data_dir = root.value("data_dir", PathBuf::from(DEFAULT_DATA_DIR));
         Self {
-            data_dir: root.value("data_dir", PathBuf::from(DEFAULT_DATA_DIR)),
+            storage: root.section("storage", |section| Storage::read(section, &data_dir)),
+            data_dir,
             listen: root.section("listen", Listen::read),
             drain_timeout: root.value("drain_timeout", DEFAULT_DRAIN_TIMEOUT),
             wal: root.section("wal", Wal::read),

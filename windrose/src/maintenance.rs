@@ -6,7 +6,7 @@
 //! next attempt overwrites or vacuum deletes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
@@ -32,6 +32,7 @@ pub struct MaintenanceStats {
     pub compaction_failures: AtomicU64,
     pub retention_failures: AtomicU64,
     pub vacuum_failures: AtomicU64,
+    pub refresh_failures: AtomicU64,
 }
 
 /// The task that maintains the tables until it is stopped.
@@ -47,8 +48,19 @@ impl Maintenance {
         let tasks = Tasks::new(runtime.clone());
         let stats = Arc::new(MaintenanceStats::default());
         let (compaction, keep) = (config.compaction.clone(), config.retention.clone());
-        let failing = AtomicBool::new(false);
-        let worker = Worker { sealed, clock, compaction, keep, stats: Arc::clone(&stats), vacuumed: None, failing };
+        if config.storage.tables.location.is_shared() {
+            let (stop, refresh) = (tasks.stopping(), config.storage.refresh);
+            let refreshing = refresh_tables(Arc::clone(&sealed), refresh, Arc::clone(&stats));
+            tasks.spawn("table refresh", async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = refreshing => {}
+                }
+            });
+        }
+        let worker =
+            Worker { sealed, clock, compaction, keep, stats: Arc::clone(&stats), vacuumed: None, failing: false };
         let stop = tasks.stopping();
         tasks.spawn("maintenance", async move {
             // Biased, so that an end is noticed before another round begins.
@@ -72,6 +84,27 @@ impl Maintenance {
     }
 }
 
+/// Looks for what other collectors have written.
+async fn refresh_tables(sealed: Arc<Sealed>, every: Duration, stats: Arc<MaintenanceStats>) {
+    let mut rounds = tokio::time::interval(every);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        rounds.tick().await;
+        let result = sealed.refresh().await;
+        if let Err(error) = &result {
+            stats.refresh_failures.fetch_add(1, Ordering::Relaxed);
+            if !failing {
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    "looking for files of other collectors failed; those known so far are used, and it is tried again"
+                );
+            }
+        }
+        failing = result.is_err();
+    }
+}
+
 struct Worker {
     sealed: Arc<Sealed>,
     clock: Arc<dyn Clock>,
@@ -80,7 +113,7 @@ struct Worker {
     stats: Arc<MaintenanceStats>,
     vacuumed: Option<UnixNanos>,
     /// Whether the last round failed: only changes are logged.
-    failing: AtomicBool,
+    failing: bool,
 }
 
 impl Worker {
@@ -91,14 +124,15 @@ impl Worker {
             rounds.tick().await;
             let now = self.clock.now();
             let compacted = self.compact(now).await;
-            self.report(&self.stats.compaction_failures, "compaction", compacted);
             let expired = self.expire(now).await;
-            self.report(&self.stats.retention_failures, "retention", expired);
-            if self.vacuumed.is_none_or(|last| last.plus(self.keep.vacuum_after / VACUUMS_PER_HORIZON) <= now) {
-                let vacuumed = self.vacuum(now).await;
-                self.report(&self.stats.vacuum_failures, "vacuum", vacuumed);
+            let is_due = |last: UnixNanos| last.plus(self.keep.vacuum_after / VACUUMS_PER_HORIZON) <= now;
+            let vacuumed = if self.vacuumed.is_none_or(is_due) {
                 self.vacuumed = Some(now);
-            }
+                self.vacuum(now).await
+            } else {
+                Ok(())
+            };
+            self.report(compacted, expired, vacuumed);
         }
     }
 
@@ -143,18 +177,29 @@ impl Worker {
         Ok(())
     }
 
-    fn report(&self, failures: &AtomicU64, step: &'static str, result: Result<(), SealError>) {
-        let Err(error) = result else {
-            self.failing.store(false, Ordering::Relaxed);
-            return;
-        };
-        failures.fetch_add(1, Ordering::Relaxed);
-        if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                step,
-                error = &error as &dyn std::error::Error,
-                "maintaining the tables failed; they are used as they are, and it is tried again"
-            );
+    fn report(
+        &mut self,
+        compacted: Result<(), SealError>,
+        expired: Result<(), SealError>,
+        vacuumed: Result<(), SealError>,
+    ) {
+        let was_failing = self.failing;
+        let steps = [
+            ("compaction", &self.stats.compaction_failures, compacted),
+            ("retention", &self.stats.retention_failures, expired),
+            ("vacuum", &self.stats.vacuum_failures, vacuumed),
+        ];
+        self.failing = steps.iter().any(|(.., result)| result.is_err());
+        for (step, failures, result) in steps {
+            let Err(error) = result else { continue };
+            failures.fetch_add(1, Ordering::Relaxed);
+            if !was_failing {
+                tracing::warn!(
+                    step,
+                    error = &error as &dyn std::error::Error,
+                    "maintaining the tables failed; they are used as they are, and it is tried again"
+                );
+            }
         }
     }
 }

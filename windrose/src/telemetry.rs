@@ -320,6 +320,7 @@ impl Sources {
                 sample(&[("step", "compaction")], loaded(&maintenance.compaction_failures)),
                 sample(&[("step", "retention")], loaded(&maintenance.retention_failures)),
                 sample(&[("step", "vacuum")], loaded(&maintenance.vacuum_failures)),
+                sample(&[("step", "refresh")], loaded(&maintenance.refresh_failures)),
             ],
             Metric::ScrapeTargets => self.per_target_state(),
             Metric::PortConnections => self.per_port(|port| loaded(&port.accepted)),

@@ -424,6 +424,12 @@ impl TenantJoin {
     /// See [`super::joiner::Joiner::replace_catalog`].
     pub(super) fn replace_catalog(&mut self, catalog: Arc<TenantCatalog>) {
         debug_assert!(self.sealing.is_none(), "rows being sealed would be there twice");
+        // Our own revisions are known; those of other collectors come with their files.
+        let ours = Arc::make_mut(&mut self.revisions);
+        for (trace, revision) in catalog.revisions() {
+            let latest = ours.entry(trace).or_default();
+            *latest = revision.max(*latest);
+        }
         self.sealed = catalog;
         self.changed = true;
     }

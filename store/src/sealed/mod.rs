@@ -18,6 +18,7 @@ mod catalog;
 mod compaction;
 mod disk_store;
 mod layout;
+mod location;
 mod record;
 mod retention;
 #[cfg(test)]
@@ -40,18 +41,20 @@ use windrose_proto::id::TraceId;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 
+use self::catalog::Caches;
 pub use self::catalog::{Quarantined, SealedCatalog, TenantCatalog};
 pub use self::compaction::{CompactionPolicy, CompactionReport};
 pub use self::disk_store::DiskStore;
 pub use self::layout::{InvalidWriterName, WriterName};
+pub use self::location::{Bucket, InvalidUrl, Location, LocationError};
 pub use self::record::Recovered;
 pub use self::retention::{ExpiryReport, Retention, RetentionPolicy};
 pub use crate::segment::{Segment, SegmentError};
 
-use self::cache::RowCache;
 use self::layout::Place;
 use self::record::SealRecord;
 use self::vacuum::Orphans;
+use crate::disk::Disk;
 use crate::row::{HopRow, RequestRow, SpanRow};
 use crate::segment::{Encoded, TraceIndexHead, encode_edges, encode_hops, encode_requests, encode_spans};
 use crate::table_log::{Action, Add, Commit, LogError, TableLog, Txn};
@@ -69,7 +72,7 @@ pub struct Sealed {
     store: Arc<dyn ObjectStore>,
     writer: WriterName,
     catalog: ArcSwap<SealedCatalog>,
-    cache: Arc<RowCache>,
+    caches: Caches,
     tables: Mutex<Tables>,
     /// Paths of files that compaction cannot read and does not try again.
     unreadable: std::sync::Mutex<BTreeSet<String>>,
@@ -191,7 +194,7 @@ impl Sealed {
             store,
             writer,
             catalog: ArcSwap::default(),
-            cache: Arc::default(),
+            caches: Caches::new(),
             tables: Mutex::new(Tables { logs, sealed: None, attempted: None, orphans: Default::default() }),
             unreadable: std::sync::Mutex::default(),
         };
@@ -374,7 +377,12 @@ impl Sealed {
             }
             found.map(|(tenant, segment)| (tenant, Arc::new(segment)))
         });
-        let catalog = SealedCatalog::build(&before, segments, &self.cache);
+        let versions = std::array::from_fn(|table| logs[table].version());
+        let catalog = SealedCatalog::build(&before, segments, versions, &self.caches);
+        // Read before anybody sees the rows they supersede.
+        let requests = catalog.tenants().flat_map(|(_, tenant)| tenant.segments(Table::Requests));
+        let reads: Vec<_> = requests.map(|segment| segment.read_revised()).collect();
+        stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_for_each(|_| std::future::ready(Ok(()))).await?;
         self.catalog.store(Arc::new(catalog));
         Ok(())
     }
@@ -444,6 +452,14 @@ impl Sealed {
         let put = self.store.put_opts(path, PutPayload::from(bytes), options).await;
         put.map(drop).map_err(|source| SealError::Store { path: path.clone(), source })
     }
+}
+
+/// The log of the table in a directory, for looking only; `None` when there is none.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn look_at_table(disk: Arc<dyn Disk>, dir: &std::path::Path) -> Result<Option<TableLog>, LogError> {
+    TableLog::load(Arc::new(DiskStore::look_at(disk, dir)), Path::default()).await
 }
 
 fn check_order(tables: &Tables, number: u64) -> Result<(), SealError> {

@@ -212,6 +212,21 @@ impl TableLog {
         &self.state
     }
 
+    /// The actions of the last commits, oldest first, as far as they are still there.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub async fn history(&self, commits: u64) -> Result<Vec<(Version, Vec<Action>)>, LogError> {
+        let mut history = Vec::new();
+        for version in self.version.saturating_sub(commits.saturating_sub(1))..=self.version {
+            let path = self.log_file(&format!("{version:020}.json"));
+            let Some(commit) = self.get(&path).await? else { continue };
+            let actions = action::decode(&commit).map_err(|source| LogError::DamagedCommit { path, source })?;
+            history.push((version, actions));
+        }
+        Ok(history)
+    }
+
     /// Forgets files that were removed before this time: their content is gone.
     pub fn forget_removed_before(&mut self, millis: i64) {
         self.state.forget_tombstones(millis);

@@ -1,13 +1,22 @@
-//! How sealed tables are kept: compaction, retention.
+//! Where sealed tables lie and how they are kept: storage, compaction, retention.
 
+use std::path::Path;
 use std::time::Duration;
 
+use windrose_collector::pipeline::{LOCAL_WRITER, TablesConfig};
 use windrose_proto::tenant::TenantId;
-use windrose_store::sealed::{CompactionPolicy, Retention, RetentionPolicy};
+use windrose_store::sealed::{Bucket, CompactionPolicy, Location, Retention, RetentionPolicy, WriterName};
 use windrose_store::tables::Table;
 
+use super::environment::AWS_PREFIX;
 use super::reader::Section;
 use super::value::{ByteSize, Setting};
+
+/// One request per table: seconds after another collector's seal its files are in the answers.
+pub const DEFAULT_STORAGE_REFRESH: Duration = Duration::from_secs(15);
+
+/// The region that S3-compatible stores without regions take.
+const DEFAULT_REGION: &str = "us-east-1";
 
 /// A look at the lists of files once a minute costs nothing, and small files do not pile up.
 pub const DEFAULT_COMPACTION_INTERVAL: Duration = Duration::from_secs(60);
@@ -25,6 +34,14 @@ const VACUUM_AFTER_MIN: Duration = Duration::from_secs(60);
 /// The smallest target that still leaves fewer files than seals make.
 const TARGET_BYTES_MIN: ByteSize = ByteSize::mib(1);
 
+/// Where sealed tables lie.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    pub tables: TablesConfig,
+    /// How often it is looked for what other collectors have written; only of a bucket.
+    pub refresh: Duration,
+}
+
 /// When small files become large ones.
 #[derive(Clone, Debug)]
 pub struct Compaction {
@@ -38,6 +55,89 @@ pub struct Keep {
     pub policy: RetentionPolicy,
     /// How long files stay on disk after they left their table.
     pub vacuum_after: Duration,
+}
+
+impl Storage {
+    pub(super) fn read(section: &mut Section<'_>, data_dir: &Path) -> Self {
+        let aws = section.variables(AWS_PREFIX);
+        let of_environment = |names: &[&str]| {
+            let value = |name: &&str| aws.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+            names.iter().find_map(value)
+        };
+        let endpoint = Endpoint(of_environment(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
+        let region = of_environment(&["AWS_REGION", "AWS_DEFAULT_REGION"]).unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        let local = WriterName::new(LOCAL_WRITER).expect("the name keeps to the rules for names");
+
+        let url = section.value("url", TablesUrl(None)).0;
+        let endpoint = section.value("s3_endpoint", endpoint).0;
+        let region = section.value("s3_region", region);
+        let writer = section.value("writer", local.clone());
+        let refresh = section.value("refresh", DEFAULT_STORAGE_REFRESH);
+        section.require(!refresh.is_zero(), "refresh", || "must be longer than 0".to_owned());
+        section.require(url.is_none() || writer != local, "writer", || {
+            "is needed with storage.url: every collector on one bucket has a name of its own, which it keeps over restarts"
+                .to_owned()
+        });
+        let mut options: Vec<(String, String)> =
+            aws.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        options.push(("aws_region".to_owned(), region));
+        if let Some(endpoint) = endpoint {
+            options.push(("aws_allow_http".to_owned(), endpoint.starts_with("http://").to_string()));
+            options.push(("aws_endpoint".to_owned(), endpoint));
+        }
+        let bucket = url.and_then(|url| Bucket::parse(&url, options).ok());
+        let location = bucket.map_or_else(|| Location::Directory(data_dir.join("tables")), Location::Bucket);
+        Self { tables: TablesConfig { location, writer }, refresh }
+    }
+}
+
+/// A bucket, or the directory below `data_dir`.
+struct TablesUrl(Option<String>);
+
+impl Setting for TablesUrl {
+    const ACCEPTED: &'static str = "s3://BUCKET/PREFIX, or local for a directory below data_dir";
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "local" {
+            return Some(Self(None));
+        }
+        Bucket::parse(text, Vec::new()).is_ok().then(|| Self(Some(text.to_owned())))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone().unwrap_or_else(|| "local".to_owned())
+    }
+}
+
+/// Where the object store answers, unless it is Amazon's own.
+struct Endpoint(Option<String>);
+
+impl Setting for Endpoint {
+    const ACCEPTED: &'static str = "a URL (http://127.0.0.1:9000, https://s3.example.com), or aws";
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "aws" {
+            return Some(Self(None));
+        }
+        let is_url = ["http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+        is_url.then(|| Self(Some(text.to_owned())))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone().unwrap_or_else(|| "aws".to_owned())
+    }
+}
+
+impl Setting for WriterName {
+    const ACCEPTED: &'static str = "a name of 1-64 characters of A-Z a-z 0-9 _ . - that does not start with a dot";
+
+    fn read(text: &str) -> Option<Self> {
+        Self::new(text).ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Compaction {
@@ -189,7 +289,7 @@ mod tests {
     use std::time::Duration;
 
     use windrose_proto::tenant::TenantId;
-    use windrose_store::sealed::Retention;
+    use windrose_store::sealed::{Bucket, Location, Retention};
     use windrose_store::tables::Table;
 
     use crate::config::{Config, Overrides};
@@ -215,6 +315,33 @@ mod tests {
         assert_eq!(acme(Table::Spans), kept(Some(30), Some(1 << 30)));
         assert_eq!(acme(Table::Edges), kept(None, Some(5 << 20)));
         assert_eq!(acme(Table::Hops), kept(Some(7), None));
+    }
+
+    #[test]
+    fn tables_lie_below_the_data_or_in_a_bucket() {
+        let config = load("data_dir: /var/lib/windrose\n").unwrap();
+        assert_eq!(config.storage.tables.location, Location::Directory("/var/lib/windrose/tables".into()));
+        let yaml = "storage: {url: 's3://tables/mesh', writer: one, s3_endpoint: 'http://127.0.0.1:9000'}\n";
+        let environment = [("AWS_ACCESS_KEY_ID", "me"), ("AWS_SECRET_ACCESS_KEY", "hunter2"), ("AWS_REGION", "eu-1")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let loaded =
+            Config::load(Some(("test.yaml", yaml)), &Overrides { environment, ..Overrides::default() }).unwrap();
+        let expect = [
+            ("aws_access_key_id", "me"),
+            ("aws_region", "eu-1"),
+            ("aws_secret_access_key", "hunter2"),
+            ("aws_region", "eu-1"),
+            ("aws_allow_http", "true"),
+            ("aws_endpoint", "http://127.0.0.1:9000"),
+        ];
+        let expect = expect.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let bucket = Bucket::parse("s3://tables/mesh", expect).unwrap();
+        assert_eq!(loaded.config.storage.tables.location, Location::Bucket(bucket));
+        assert_eq!(loaded.config.storage.tables.writer.to_string(), "one");
+        let shown = crate::config::effective_yaml(&loaded.effective, "");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        check_refused("storage: {url: 's3://tables'}", "storage.writer: is needed with storage.url");
+        check_refused("storage: {url: /data}", "write s3://BUCKET/PREFIX, or local");
     }
 
     #[track_caller]

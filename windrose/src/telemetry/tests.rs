@@ -64,6 +64,7 @@ windrose_join_stored_spans counter
 windrose_join_traces counter
 windrose_join_unreadable_records counter
 windrose_join_unsealed_rows gauge
+windrose_maintenance_failures counter
 windrose_metrics_active_series gauge
 windrose_metrics_block_bytes gauge
 windrose_metrics_block_changes counter
@@ -76,7 +77,6 @@ windrose_metrics_replay_seconds gauge
 windrose_metrics_samples counter
 windrose_metrics_series counter
 windrose_metrics_wal_bytes gauge
-windrose_maintenance_failures counter
 windrose_port_connections counter
 windrose_port_open_connections gauge
 windrose_port_responses counter
