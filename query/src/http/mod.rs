@@ -23,6 +23,7 @@ pub mod routes;
 pub mod services;
 pub mod sql;
 mod state;
+pub mod status;
 mod topology;
 mod traces;
 
@@ -49,6 +50,7 @@ pub fn router(state: QueryState) -> Router {
         .route("/api/v1/traces/{trace_id}", get(traces::trace))
         .route("/api/v1/explain", get(traces::explain))
         .route("/api/v1/completeness", get(completeness::completeness))
+        .route("/api/v1/status/tables", get(status::tables))
         .route("/api/v1/sql", post(sql::sql))
         .route("/api/v1/openapi.json", get(openapi::serve))
         .fallback(unknown_path)

@@ -23,6 +23,7 @@ use utoipa::OpenApi;
         super::traces::trace,
         super::traces::explain,
         super::completeness::completeness,
+        super::status::tables,
         super::sql::sql,
     )
 )]
