@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod answers;
+mod buckets;
 mod captures;
 mod cli;
 mod counters;
@@ -13,5 +14,6 @@ mod envoy;
 mod hostile;
 mod receive;
 mod support;
+mod tables;
 mod tidy;
 mod variants;
