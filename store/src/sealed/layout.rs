@@ -185,7 +185,7 @@ fn tag<T: std::str::FromStr>(add: &Add, name: &str) -> Option<T> {
 }
 
 /// The UTC day as `YYYY-MM-DD` (days to civil date after Howard Hinnant).
-fn date_of(at: UnixNanos) -> String {
+pub(crate) fn date_of(at: UnixNanos) -> String {
     let days = (at.0 / 86_400_000_000_000) as i64 + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;

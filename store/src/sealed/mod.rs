@@ -39,6 +39,7 @@ use windrose_proto::time::UnixNanos;
 
 pub use self::catalog::{Quarantined, SealedCatalog, TenantCatalog};
 pub use self::disk_store::DiskStore;
+pub(crate) use self::layout::date_of;
 pub use self::layout::{InvalidWriterName, WriterName};
 pub use self::record::Recovered;
 pub use crate::segment::{Segment, SegmentError};

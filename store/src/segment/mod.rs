@@ -6,7 +6,7 @@
 //! it were empty from then on and is named with its reason; a failing store is an error to retry.
 
 mod encode;
-mod file_reader;
+pub(crate) mod file_reader;
 mod inspect;
 mod read;
 #[cfg(test)]
@@ -22,6 +22,7 @@ use windrose_proto::time::{TimeRange, UnixNanos};
 
 pub use encode::{Encoded, Facts, encode_edges, encode_hops, encode_requests, encode_spans, properties};
 pub use inspect::{FileBytes, file_bytes};
+pub(crate) use read::Failure;
 pub use read::SegmentError;
 pub use trace_index::{DamagedIndex, EncodedIndex, TraceIndexHead};
 

@@ -36,7 +36,7 @@ pub struct SegmentError {
 }
 
 /// Why a read did not work.
-enum Failure {
+pub(crate) enum Failure {
     Store(object_store::Error),
     Damaged(String),
 }

@@ -208,6 +208,11 @@ impl TableLog {
         &self.state
     }
 
+    /// Forgets files that were removed before this time: their content is gone.
+    pub fn forget_removed_before(&mut self, millis: i64) {
+        self.state.forget_tombstones(millis);
+    }
+
     /// Reads what others have committed since. Returns whether there was anything.
     ///
     /// # Errors
