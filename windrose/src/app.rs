@@ -88,6 +88,7 @@ impl App {
         let metrics = ingest.block_on(opening)?;
         let starting = Pipeline::start(pipeline_config(config), disk, Arc::clone(&clock), ingest.handle().clone());
         let pipeline = ingest.block_on(starting)?;
+        metrics.start();
         let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
         let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
         let scraping = Scraping::start(config, &pipeline, Arc::clone(&clock), ingest.handle());
