@@ -438,12 +438,12 @@ fn tls_of(edge: &EdgeTotals) -> TlsAnswer {
 }
 
 fn versions_of(edge: &EdgeTotals) -> Vec<VersionShare> {
-    let total: i64 = edge.versions.values().sum();
+    let total: i64 = edge.versions().values().sum();
     let share = |(version, calls): (&windrose_proto::Text, &i64)| VersionShare {
         version: version.to_string(),
         share: crate::graph::ratio(*calls, total.max(1)),
     };
-    edge.versions.iter().filter(|(_, calls)| **calls > 0).map(share).collect()
+    edge.versions().iter().filter(|(_, calls)| **calls > 0).map(share).collect()
 }
 
 fn routes_of(graph: &Graph, edge: &EdgeTotals) -> Vec<RouteShare> {

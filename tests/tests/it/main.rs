@@ -12,6 +12,7 @@ mod edges;
 mod envoy;
 mod hostile;
 mod receive;
+mod seed;
 mod support;
 mod tidy;
 mod variants;
