@@ -187,6 +187,8 @@ pub struct SpanStats {
     /// Spans consumed by these hops.
     pub spans: i64,
     pub inferred: i64,
+    /// Calls known from access logs alone, within [`Self::calls`].
+    pub logged: i64,
     /// Hops that came into being after their trace had been settled.
     pub late: i64,
     pub duplicate: i64,
@@ -285,6 +287,7 @@ impl SpanStats {
         }
         if hop.is_call() {
             self.calls += n;
+            self.logged += if hop.logged { n } else { 0 };
             if hop.error {
                 self.errors += n;
                 self.count_error(hop, sign);
@@ -306,7 +309,9 @@ impl SpanStats {
         }
         self.request_bytes += hop.request_bytes.map_or(0, |bytes| bytes as i64) * n;
         self.response_bytes += hop.response_bytes.map_or(0, |bytes| bytes as i64) * n;
-        self.spans += (i64::from(hop.client_span.is_some()) + i64::from(hop.server_span.is_some())) * n;
+        if !hop.logged {
+            self.spans += (i64::from(hop.client_span.is_some()) + i64::from(hop.server_span.is_some())) * n;
+        }
         self.inferred += i64::from(hop.reporters == crate::model::Reporters::Inferred) * n;
         self.late_server += i64::from(hop.late_server_nanos.is_some()) * n;
         // A hop is only ever retracted from the rollup by a revision, so what stays is late.
@@ -342,6 +347,7 @@ impl SpanStats {
         self.response_bytes += other.response_bytes;
         self.spans += other.spans;
         self.inferred += other.inferred;
+        self.logged += other.logged;
         self.late += other.late;
         self.duplicate += other.duplicate;
         self.late_server += other.late_server;

@@ -155,6 +155,8 @@ pub struct Hop {
     pub entry: Entry,
     /// The source, when it is not known, and why.
     pub source_gap: Option<Gap>,
+    /// Known from access logs alone: no span reports it.
+    pub logged: bool,
 }
 
 impl Hop {

@@ -3,7 +3,7 @@
 //!
 //! Identities, resources and texts are shared, so that an open trace costs a few hundred bytes per span.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -85,6 +85,18 @@ pub enum Leg {
     Outbound,
 }
 
+/// The connections of a request, which only access log entries name. Rules L find the caller's
+/// entry by them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Who connected to the proxy.
+    pub caller: Option<SocketAddr>,
+    /// The proxy's own end of the connection it passed the request on by.
+    pub outgoing: Option<SocketAddr>,
+    /// The other end of that connection.
+    pub endpoint: Option<SocketAddr>,
+}
+
 /// A role that the span alone may leave open. Rules R.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleHint {
@@ -153,6 +165,8 @@ pub struct NormalSpan {
     pub downstream_cluster: Option<Text>,
     /// Whether the proxy made the answer itself, when it says so (`response_code_details`).
     pub local_reply: Option<bool>,
+    /// Set when this is no span but an access log entry, which knows no parent.
+    pub logged: Option<Arc<Connections>>,
 }
 
 impl NormalSpan {

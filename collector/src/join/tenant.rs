@@ -170,27 +170,28 @@ impl TenantJoin {
         self.changed = true;
     }
 
+    /// Counts what became of a row; spans also on their reporter, whose own counters know of spans only.
     fn book(&mut self, row: &SpanRow, taken: Taken, late: bool) {
+        // Of a longer copy, which takes the place of the stored one, the earlier was the duplicate.
+        let is_duplicate = matches!(taken, Taken::Duplicate | Taken::Longer);
+        if is_duplicate {
+            self.counts.spans_duplicate += 1;
+        } else {
+            self.counts.spans_stored += 1;
+            self.counts.spans_late += u64::from(late);
+            self.counts.spans_beyond_trace_limit += u64::from(taken == Taken::BeyondLimit);
+        }
+        if row.normal.logged.is_some() {
+            return;
+        }
         let counts = self.ledger.entry(&reporter_of(row));
         counts.received += 1;
         counts.last_span = counts.last_span.max(row.arrived);
-        match taken {
-            Taken::Duplicate => {
-                counts.duplicate += 1;
-                self.counts.spans_duplicate += 1;
-            }
-            Taken::New | Taken::BeyondLimit => {
-                counts.stored += 1;
-                counts.late += u64::from(late);
-                self.counts.spans_stored += 1;
-                self.counts.spans_late += u64::from(late);
-                self.counts.spans_beyond_trace_limit += u64::from(taken == Taken::BeyondLimit);
-            }
-            // The longer copy takes the place of the stored one, so it is the earlier that was the duplicate.
-            Taken::Longer => {
-                counts.duplicate += 1;
-                self.counts.spans_duplicate += 1;
-            }
+        if is_duplicate {
+            counts.duplicate += 1;
+        } else {
+            counts.stored += 1;
+            counts.late += u64::from(late);
         }
     }
 

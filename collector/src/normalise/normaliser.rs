@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use windrose_proto::Text;
 use windrose_proto::attributes::Value;
-use windrose_proto::model::{Protocol, ProxyKind};
-use windrose_proto::normal::{Destination, Identity, Leg, NormalSpan};
+use windrose_proto::model::{IngestProtocol, Protocol, ProxyKind};
+use windrose_proto::normal::{Connections, Destination, Identity, Leg, NormalSpan};
 use windrose_proto::span::{Span, StatusCode};
 
 use super::attrs::{Key, View};
@@ -124,6 +124,7 @@ impl Normaliser {
             inferred_service: view.text(Key::ApisixServiceName).cloned(),
             downstream_cluster: view.text(Key::DownstreamCluster).cloned(),
             local_reply: local_reply(view),
+            logged: (span.ingest == IngestProtocol::AccessLog).then(|| Arc::new(connections(view))),
         }
     }
 }
@@ -170,6 +171,15 @@ fn rpc_path(view: &View<'_>) -> Option<Text> {
 
 fn bytes(view: &View<'_>, keys: &[Key]) -> Option<u64> {
     view.number(keys).and_then(|bytes| u64::try_from(bytes).ok())
+}
+
+fn connections(view: &View<'_>) -> Connections {
+    let address = |key| view.text(key).and_then(|text| text.parse().ok());
+    Connections {
+        caller: address(Key::DownstreamRemoteAddress),
+        outgoing: address(Key::UpstreamLocalAddress),
+        endpoint: address(Key::UpstreamHost),
+    }
 }
 
 fn leg(view: &View<'_>, kind: ProxyKind) -> Option<Leg> {

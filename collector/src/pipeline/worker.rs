@@ -196,11 +196,11 @@ fn decode_again(kind: RecordKind, payload: Bytes, arrival: UnixNanos) -> Result<
         | RecordKind::OtlpTracesJson
         | RecordKind::ZipkinJson
         | RecordKind::ZipkinProtobuf
-        | RecordKind::SkywalkingJson => Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans))),
+        | RecordKind::SkywalkingJson
+        | RecordKind::OtlpLogsProtobuf
+        | RecordKind::OtlpLogsJson => Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans))),
         RecordKind::CounterDeltas => Ok(Some(Batch::Counters(CounterBatch::decode(payload)?))),
         RecordKind::SealIntent => Ok(None),
-        RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf | RecordKind::MetricBatch => {
-            Err(ReplayError::Kind)
-        }
+        RecordKind::OtlpMetricsProtobuf | RecordKind::MetricBatch => Err(ReplayError::Kind),
     }
 }

@@ -75,6 +75,8 @@ pub struct EdgeEvidence {
     pub attempts: i64,
     pub seen_from_both_sides: i64,
     pub inferred: i64,
+    /// Calls known from access logs alone, within `calls`.
+    pub logged: i64,
     pub late: i64,
     pub duplicate: i64,
     pub traces: Vec<TraceEvidence>,
@@ -208,6 +210,7 @@ fn evidence_of(id: String, (source, target): &(NodeId, NodeId), edge: &EdgeTotal
         attempts: spans.attempts,
         seen_from_both_sides: spans.both_sides,
         inferred: spans.inferred,
+        logged: spans.logged,
         late: spans.late,
         duplicate: spans.duplicate,
         traces,

@@ -247,6 +247,8 @@ pub struct EvidenceAnswer {
     pub late: i64,
     pub duplicate: i64,
     pub inferred: i64,
+    /// Calls known from access logs alone, within `calls`: their requests were not sampled.
+    pub logged: i64,
     /// Calls whose callee went on working after the caller had given up.
     pub late_server: i64,
     /// `high`: seen from both sides, or by spans and counters; `medium`: from one; `low`: inferred.
@@ -499,6 +501,7 @@ fn evidence_of(edge: &EdgeTotals) -> EvidenceAnswer {
         late: spans.late,
         duplicate: spans.duplicate,
         inferred: spans.inferred,
+        logged: spans.logged,
         late_server: spans.late_server,
         confidence,
         trace_ids,

@@ -237,6 +237,7 @@ pub(crate) fn normal_of(span: &Span) -> NormalSpan {
         inferred_service: None,
         downstream_cluster: None,
         local_reply: None,
+        logged: None,
     }
 }
 
@@ -283,7 +284,7 @@ pub(crate) fn hop_row() -> impl Strategy<Value = HopRow> {
     let outcome = (
         option::of(any::<u16>()),
         option::of(any::<u8>()),
-        any::<[bool; 3]>(),
+        any::<[bool; 4]>(),
         select(Fault::ALL),
         option::of(select(FaultAt::ALL)),
         vec(reason(), 0..3),
@@ -336,6 +337,7 @@ pub(crate) fn hop_row() -> impl Strategy<Value = HopRow> {
                 start: UnixNanos(numbers.7),
                 entry,
                 source_gap,
+                logged: outcome.2[3],
             }),
             revision,
         },
@@ -422,7 +424,7 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
         fault,
     });
     let big = 10_i128.pow(37);
-    (any::<[i64; 14]>(), btree_map(class, any::<i64>(), 0..3), latency(), latency(), -big..big, slowest()).prop_map(
+    (any::<[i64; 15]>(), btree_map(class, any::<i64>(), 0..3), latency(), latency(), -big..big, slowest()).prop_map(
         |(n, by_class, client, server, overhead_sum_nanos, latest_errors)| SpanStats {
             calls: n[0],
             attempts: n[1],
@@ -439,6 +441,7 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
             response_bytes: n[8],
             spans: n[9],
             inferred: n[10],
+            logged: n[14],
             late: n[11],
             duplicate: n[12],
             late_server: n[13],

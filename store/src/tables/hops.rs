@@ -61,7 +61,8 @@ pub fn to_batch(rows: &[HopRow]) -> RecordBatch {
     columns.long_opt("req_bytes", nanos(|hop| hop.request_bytes));
     columns.long_opt("resp_bytes", nanos(|hop| hop.response_bytes));
     push_entry(&mut columns, hops.clone().map(|hop| Some(&hop.entry)));
-    columns.text_opt("source_gap", hops.map(|hop| hop.source_gap.map(Gap::as_str)));
+    columns.text_opt("source_gap", hops.clone().map(|hop| hop.source_gap.map(Gap::as_str)));
+    columns.flag("logged", hops.map(|hop| hop.logged));
     columns.long("revision", rows.iter().map(|row| i64::from(row.revision)));
     columns.finish(rows.len())
 }
@@ -89,6 +90,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<HopRow>, TableError> {
     let (client, server, skew) = (reader.long("client_ns")?, reader.long("server_ns")?, reader.long("skew_ns")?);
     let (late_server, queue) = (reader.long("late_server_ns")?, reader.long("queue_ns")?);
     let (request_bytes, response_bytes) = (reader.long("req_bytes")?, reader.long("resp_bytes")?);
+    let logged = reader.flag("logged")?;
     let (source_gap, revision) = (reader.text("source_gap")?, reader.long("revision")?);
 
     let text = |array, row| text_at(array, row).map(Text::from);
@@ -129,6 +131,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<HopRow>, TableError> {
             start: UnixNanos(start.value(row) as u64),
             entry: entry.require(row)?,
             source_gap: text_at(source_gap, row).map(|word| parse_word("source_gap", word, Gap::parse)).transpose()?,
+            logged: logged.value(row),
         };
         rows.push(HopRow { hop: Arc::new(hop), revision: revision.value(row) as u32 });
     }

@@ -101,6 +101,7 @@ fn hop(rows: &Rows<'_>, pair: &Pair, ends: &mut Ends<'_, '_>, retries: &FailedTr
         // Filled in once the request is known.
         entry: Entry::Unknown(Gap::NoGateway),
         source_gap: source.gap,
+        logged: spans().all(Row::is_entry_of_log),
         source: source.node,
         destination,
     }

@@ -12,7 +12,7 @@ use windrose_proto::model::{NodeRole, ProxyKind, Rule, SpanKind, Vantage};
 use windrose_proto::normal::{Destination, Identity, NormalSpan, Outcome, RoleHint};
 use windrose_proto::time::UnixNanos;
 
-use super::tree;
+use super::{entries, tree};
 use crate::normalise::overrides::Overrides;
 use crate::normalise::role::role_by_name;
 use crate::normalise::vantage::vantage_by_name;
@@ -125,13 +125,14 @@ impl Row<'_> {
 impl<'a> Rows<'a> {
     /// Distinct rows with their parents.
     pub(super) fn collect(spans: &'a [Arc<NormalSpan>], overrides: &Overrides) -> Self {
-        let mut distinct = distinct(spans);
+        let mut distinct = entries::without_confirmed(distinct(spans));
         let was_cut = distinct.len() > SPANS_PER_TRACE_MAX;
         distinct.truncate(SPANS_PER_TRACE_MAX);
         let mut rows = Rows { rows: distinct.into_iter().map(row).collect(), order: Vec::new(), was_cut };
         rows.stick_kinds(overrides);
         rows.number_nodes();
         rows.find_parents();
+        entries::link(&mut rows);
         rows.order = tree::cut_cycles_and_order(&mut rows.rows);
         rows
     }
@@ -161,7 +162,9 @@ impl<'a> Rows<'a> {
     pub(super) fn same_process(&self, a: RowId, b: RowId) -> bool {
         let (a, b) = (self.get(a), self.get(b));
         let (pa, pb) = (&a.span.process, &b.span.process);
-        pa.resource_hash == pb.resource_hash
+        // What a proxy sends its log with is not what it sends its spans with.
+        let same_sender = pa.resource_hash == pb.resource_hash || a.is_entry_of_log() != b.is_entry_of_log();
+        same_sender
             && a.kind == b.kind
             && a.node == b.node
             && a.role == b.role
