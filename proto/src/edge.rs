@@ -192,6 +192,8 @@ pub struct SpanStats {
     pub duplicate: i64,
     /// The callee went on working after the caller had given up.
     pub late_server: i64,
+    /// Mirrored requests: in no other number but `spans`.
+    pub mirrored: i64,
     /// The latest failed calls: start of the hop in unix nanoseconds, and its trace.
     pub latest_errors: Largest,
 }
@@ -279,6 +281,11 @@ impl SpanStats {
     /// Adds or takes back one hop. `late` marks hops of traces that had been settled before.
     pub fn apply(&mut self, hop: &Hop, sign: Sign, late: bool) {
         let n = sign.factor();
+        self.spans += (i64::from(hop.client_span.is_some()) + i64::from(hop.server_span.is_some())) * n;
+        if hop.mirror {
+            self.mirrored += n;
+            return;
+        }
         self.attempts += n;
         if hop.error {
             self.attempt_errors += n;
@@ -306,7 +313,6 @@ impl SpanStats {
         }
         self.request_bytes += hop.request_bytes.map_or(0, |bytes| bytes as i64) * n;
         self.response_bytes += hop.response_bytes.map_or(0, |bytes| bytes as i64) * n;
-        self.spans += (i64::from(hop.client_span.is_some()) + i64::from(hop.server_span.is_some())) * n;
         self.inferred += i64::from(hop.reporters == crate::model::Reporters::Inferred) * n;
         self.late_server += i64::from(hop.late_server_nanos.is_some()) * n;
         // A hop is only ever retracted from the rollup by a revision, so what stays is late.
@@ -345,6 +351,7 @@ impl SpanStats {
         self.late += other.late;
         self.duplicate += other.duplicate;
         self.late_server += other.late_server;
+        self.mirrored += other.mirrored;
         self.latest_errors.merge(&other.latest_errors);
     }
 }
@@ -382,7 +389,7 @@ impl SpanStats {
     /// Whether all that was ever added has been taken back: the edge does not exist.
     #[must_use]
     pub const fn is_absent(&self) -> bool {
-        self.attempts == 0
+        self.attempts == 0 && self.mirrored == 0
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::Text;
+use crate::hop::{EntryRoute, Node};
 use crate::id::{SpanId, TraceId};
 use crate::model::{Fault, NodeRole, Protocol, ProxyKind, Reason, Rule, SpanKind, Tls, Vantage};
 use crate::time::UnixNanos;
@@ -93,6 +94,25 @@ pub enum RoleHint {
     InContext,
 }
 
+/// What other traces say about this one. The join decides it, and stores it among the spans of the
+/// trace, so that the trace alone says again what it said before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// Whose address this was at the time (S4); `None` when several workloads claim it.
+    Address { ip: IpAddr, node: Option<Arc<Node>> },
+    /// The request this trace goes on with, by its request id (L1); `None` when several fit.
+    Entry { link: Option<Arc<Link>> },
+}
+
+/// The other trace of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub trace_id: TraceId,
+    pub route: Arc<EntryRoute>,
+    /// Whether that trace holds the call by which this one begins (L2): then the call is counted there.
+    pub continues_call: bool,
+}
+
 /// One span after the span-level rules. The `*_rule` fields say which rule decided.
 #[derive(Clone, Debug)]
 pub struct NormalSpan {
@@ -153,6 +173,10 @@ pub struct NormalSpan {
     pub downstream_cluster: Option<Text>,
     /// Whether the proxy made the answer itself, when it says so (`response_code_details`).
     pub local_reply: Option<bool>,
+    /// Whether it is part of a mirrored request, whose answer nobody waits for.
+    pub mirror: bool,
+    /// Not a span at all, but what the join knows from other traces.
+    pub fact: Option<Arc<Fact>>,
 }
 
 impl NormalSpan {

@@ -84,6 +84,11 @@ metrics! {
     JoinRevisions: Counter "windrose_join_revisions", "settled traces that late spans changed";
     JoinDerivations: Counter "windrose_join_derivations", "how often a trace was derived (experimental)";
     JoinArchiveErrors: Counter "windrose_join_archive_errors", "sealed spans of a re-opened trace that could not be read";
+    JoinSpanUses: Gauge "windrose_join_span_uses", "distinct spans since the start by what became of them; their sum is the stored spans without the oversize ones";
+    JoinFacts: Counter "windrose_join_facts", "what traces learned from other traces";
+    JoinConflicts: Counter "windrose_join_conflicts", "facts of other traces that several answers fitted, so that none was taken";
+    JoinKnown: Gauge "windrose_join_known", "addresses, requests and open questions remembered across traces";
+    JoinKnownRefused: Counter "windrose_join_known_refused", "addresses, requests and questions that found no place: traces that need them stay unresolved";
     JoinOpenTraces: Gauge "windrose_join_open_traces", "traces that may still grow";
     JoinOpenBytes: Gauge "windrose_join_open_bytes", "memory they take";
     JoinUnsealedRows: Gauge "windrose_join_unsealed_rows", "rows in memory that are not in sealed files yet";
@@ -272,6 +277,22 @@ impl Sources {
             Metric::JoinRevisions => one(counts.revisions),
             Metric::JoinDerivations => one(counts.derivations),
             Metric::JoinArchiveErrors => one(counts.archive_errors),
+            Metric::JoinSpanUses => {
+                let uses = counts.uses;
+                let of = [("hop", uses.hop), ("local", uses.local), ("phase", uses.phase), ("unlinked", uses.unlinked)];
+                of.map(|(word, spans)| sample(&[("use", word)], spans.max(0) as u64)).into()
+            }
+            Metric::JoinFacts => vec![
+                sample(&[("about", "address")], counts.facts_address),
+                sample(&[("about", "entry")], counts.facts_entry),
+            ],
+            Metric::JoinConflicts => one(counts.facts_conflict),
+            Metric::JoinKnown => vec![
+                sample(&[("what", "addresses")], gauges.across.addresses as u64),
+                sample(&[("what", "requests")], gauges.across.requests as u64),
+                sample(&[("what", "questions")], gauges.across.questions as u64),
+            ],
+            Metric::JoinKnownRefused => one(gauges.across.refused),
             Metric::JoinOpenTraces => one(gauges.open_traces as u64),
             Metric::JoinOpenBytes => one(gauges.open_bytes as u64),
             Metric::JoinUnsealedRows => one(gauges.unsealed_rows as u64),

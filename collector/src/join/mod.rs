@@ -7,8 +7,11 @@
 //! | `diff.rs` | which hops to take back and which to add |
 //! | `open_trace.rs` | the spans of one trace that may still grow, without duplicates |
 //! | `tenant.rs` | all open traces of one tenant and what they have emitted so far |
+//! | `across/` | what traces can tell about each other |
+//! | `uses.rs` | what became of every span |
 //! | `joiner.rs` | all tenants: ingest, tick, seal hand-over, publication |
 
+mod across;
 pub mod derive;
 mod diff;
 pub mod joiner;
@@ -16,3 +19,4 @@ mod open_trace;
 mod tenant;
 #[cfg(test)]
 mod tests;
+pub mod uses;

@@ -14,7 +14,7 @@ use windrose_proto::time::UnixNanos;
 use windrose_proto::wire::CounterBatch;
 use windrose_store::wal::{CommitLog, Committed, Consumer, Delivery, Received, RecordKind, WalPosition, cut_point};
 
-use super::archive::SealedArchive;
+use super::archive::{SealedArchive, SealedArchives};
 use super::intake::Batch;
 use super::logged::{ReplayError, replay};
 use super::sealer::Sealer;
@@ -176,7 +176,7 @@ impl Worker {
     /// Derives and publishes what has changed, and seals when that is due.
     pub(super) fn tick(&mut self) {
         let now = self.clock.now();
-        self.joiner.tick(now);
+        self.joiner.tick(&SealedArchives { runtime: self.runtime.clone() }, now);
         self.poll_seal(Duration::ZERO);
         if self.sealer.is_due(now, self.joiner.gauges().unsealed_rows) {
             let batches = self.joiner.begin_seal(now);

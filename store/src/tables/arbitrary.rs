@@ -237,6 +237,8 @@ pub(crate) fn normal_of(span: &Span) -> NormalSpan {
         inferred_service: None,
         downstream_cluster: None,
         local_reply: None,
+        mirror: false,
+        fact: None,
     }
 }
 
@@ -283,7 +285,7 @@ pub(crate) fn hop_row() -> impl Strategy<Value = HopRow> {
     let outcome = (
         option::of(any::<u16>()),
         option::of(any::<u8>()),
-        any::<[bool; 3]>(),
+        any::<[bool; 4]>(),
         select(Fault::ALL),
         option::of(select(FaultAt::ALL)),
         vec(reason(), 0..3),
@@ -321,6 +323,7 @@ pub(crate) fn hop_row() -> impl Strategy<Value = HopRow> {
                 error: outcome.2[0],
                 is_final: outcome.2[1],
                 root_cause: outcome.2[2],
+                mirror: outcome.2[3],
                 fault: outcome.3,
                 fault_at: outcome.4,
                 reasons: outcome.5.into(),
@@ -422,7 +425,7 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
         fault,
     });
     let big = 10_i128.pow(37);
-    (any::<[i64; 14]>(), btree_map(class, any::<i64>(), 0..3), latency(), latency(), -big..big, slowest()).prop_map(
+    (any::<[i64; 15]>(), btree_map(class, any::<i64>(), 0..3), latency(), latency(), -big..big, slowest()).prop_map(
         |(n, by_class, client, server, overhead_sum_nanos, latest_errors)| SpanStats {
             calls: n[0],
             attempts: n[1],
@@ -442,6 +445,7 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
             late: n[11],
             duplicate: n[12],
             late_server: n[13],
+            mirrored: n[14],
             latest_errors,
         },
     )
