@@ -5,6 +5,7 @@
 
 pub mod graph;
 pub mod http;
+pub mod sampling;
 pub mod scrape_status;
 pub mod series;
 pub mod sql;

@@ -11,6 +11,7 @@ use windrose_proto::hop::{Entry, EntryRoute, Gap, Node};
 use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
 
 use super::names::{Names, NodeId, Scope};
+use crate::sampling::Estimate;
 
 /// Where a number of calls comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -52,6 +53,8 @@ pub struct Traffic {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTotals {
     pub spans: SpanStats,
+    /// How many calls that makes without sampling; see [`crate::sampling`].
+    pub corrected: Option<Estimate>,
 }
 
 /// One edge: all its rows merged.
@@ -65,6 +68,8 @@ pub struct EdgeTotals {
     pub routes: BTreeMap<EntryRoute, RouteTotals>,
     /// Calls whose entry is unknown, by reason.
     pub gaps: BTreeMap<Gap, i64>,
+    /// How many calls there were without sampling; see [`crate::sampling`].
+    pub corrected: Option<Estimate>,
 }
 
 /// Nodes and edges of one scope.
@@ -83,14 +88,16 @@ impl Graph {
         let merged = merge_windows(rows);
         let names = Names::of_keys(merged.iter().map(|(key, _)| *key));
         let mut graph = Self::default();
+        let mut roles = Roles::new();
         for (key, stats) in &merged {
             let source = names.resolve(&key.source, scope);
             let destination = names.resolve(&key.destination, scope);
-            graph.note_node(&source, &key.source, 0);
-            graph.note_node(&destination, &key.destination, stats.spans.calls);
+            graph.note_node(&source, &key.source, 0, &mut roles);
+            graph.note_node(&destination, &key.destination, stats.spans.calls, &mut roles);
             graph.note_request(key, stats);
             graph.edges.entry((source, destination)).or_default().add(key, stats);
         }
+        graph.settle_roles(roles);
         graph.sum_traffic();
         graph
     }
@@ -124,17 +131,29 @@ impl Graph {
         self.nodes.entry(id).or_insert_with(fresh)
     }
 
-    fn note_node(&mut self, id: &NodeId, node: &Node, calls: i64) {
+    fn note_node(&mut self, id: &NodeId, node: &Node, calls: i64, roles: &mut Roles) {
         let totals = self.add_node(id.clone(), node.role, node.proxy_kind);
-        if role_rank(node.role) < role_rank(totals.role) {
-            totals.role = node.role;
-        }
+        // A row counts even when only counters or callers name the node.
+        *roles.entry(id.clone()).or_default().entry(node.role).or_default() += calls.max(0) + 1;
         if totals.proxy_kind == ProxyKind::None {
             totals.proxy_kind = node.proxy_kind;
         }
         for (counts, part) in [(&mut totals.versions, &node.version), (&mut totals.workloads, &node.workload)] {
             if let Some(part) = part {
                 *counts.entry(part.clone()).or_default() += calls;
+            }
+        }
+    }
+
+    /// The role of a node is what most of its traffic says: a single odd trace must not turn a
+    /// sidecar into a gateway.
+    fn settle_roles(&mut self, roles: Roles) {
+        for (id, weights) in roles {
+            let best = weights
+                .into_iter()
+                .min_by_key(|(role, weight)| (role_class(*role), std::cmp::Reverse(*weight), role_rank(*role)));
+            if let (Some(node), Some((role, _))) = (self.nodes.get_mut(&id), best) {
+                node.role = role;
             }
         }
     }
@@ -174,8 +193,20 @@ pub(crate) fn is_entry_edge(key: &EdgeKey) -> bool {
     key.destination.role == NodeRole::Gateway && key.source.role != NodeRole::Gateway
 }
 
-/// Which role describes a node best when its rows disagree: what a proxy says of itself beats what
-/// its callers can see. Lower wins.
+/// How much traffic says that a node has a role.
+type Roles = HashMap<NodeId, BTreeMap<NodeRole, i64>>;
+
+/// What a proxy says of itself beats what its callers can see, however many they are. Lower wins.
+const fn role_class(role: NodeRole) -> u8 {
+    match role {
+        NodeRole::App => 1,
+        NodeRole::External => 2,
+        NodeRole::Unknown => 3,
+        _ => 0,
+    }
+}
+
+/// Which of two roles with the same weight describes a node best. Lower wins.
 const fn role_rank(role: NodeRole) -> u8 {
     match role {
         NodeRole::Gateway => 0,

@@ -138,3 +138,16 @@ fn focus_walks_the_asked_way() {
     check(FocusDirection::Down, &["shop/orders -> shop/users 200"]);
     check(FocusDirection::Both, &["istio-system/gateway -> shop/orders 100", "shop/orders -> shop/users 200"]);
 }
+
+#[test]
+fn one_odd_trace_does_not_turn_a_sidecar_into_a_gateway() {
+    let users = || node("shop/users", NodeRole::Sidecar);
+    let mut rows = mesh();
+    // Only the middle of this trace came, and its rules took orders for a gateway.
+    rows.push(row(node("shop/orders@v1", NodeRole::Gateway), users(), Direction::NorthSouth, None, 1));
+    let graph = Graph::build(&rows, Scope::Service);
+    let role = |name: &str| graph.nodes.iter().find(|(id, _)| &*id.name == name).map(|(_, node)| node.role);
+    assert_eq!(role("orders"), Some(NodeRole::Sidecar));
+    assert_eq!(role("gateway"), Some(NodeRole::Gateway));
+    assert_eq!(role("users"), Some(NodeRole::Sidecar), "a proxy's own word beats what a caller without it sees");
+}

@@ -13,6 +13,7 @@ use windrose_proto::time::{TimeRange, UnixNanos};
 use super::health::{Health, judge};
 use super::unresolved::{Unresolved, unresolved};
 use crate::graph::{EdgeTotals, Graph, NodeId, NodeTotals, Traffic, VolumeSource};
+use crate::sampling::{CorrectedRate, Estimate};
 use crate::scrape_status::ScrapeStatus;
 
 /// The whole answer.
@@ -95,6 +96,8 @@ pub struct Calls {
     pub total: i64,
     #[schema(value_type = String)]
     pub source: VolumeSource,
+    /// With what sampling left out.
+    pub corrected: CorrectedRate,
 }
 
 /// One class of failures.
@@ -230,6 +233,8 @@ pub struct RouteShare {
     pub share: f64,
     /// How often one request of the route calls this edge; `null` when no gateway reported the route.
     pub calls_per_request: Option<f64>,
+    /// With what sampling left out.
+    pub corrected: CorrectedRate,
 }
 
 /// Why the edge is believed to exist.
@@ -249,6 +254,8 @@ pub struct EvidenceAnswer {
     pub inferred: i64,
     /// Calls whose callee went on working after the caller had given up.
     pub late_server: i64,
+    /// Mirrored requests; they are in no other number but `spans`.
+    pub mirrored: i64,
     /// `high`: seen from both sides, or by spans and counters; `medium`: from one; `low`: inferred.
     pub confidence: &'static str,
     /// Largest first, then the last failure.
@@ -358,7 +365,12 @@ impl EdgeAnswer {
             target: target.to_string(),
             direction: edge.direction().as_str(),
             protocol: edge.protocol().as_str(),
-            calls: Calls { per_second: per_second(volume.calls, seconds), total: volume.calls, source: volume.source },
+            calls: Calls {
+                per_second: per_second(volume.calls, seconds),
+                total: volume.calls,
+                source: volume.source,
+                corrected: Estimate::rate_of(edge.corrected, seconds),
+            },
             attempts_per_call: (spans.calls > 0).then(|| crate::graph::ratio(spans.attempts, spans.calls)),
             errors: errors_of(edge),
             latency_ms: LatencyAnswer {
@@ -377,7 +389,7 @@ impl EdgeAnswer {
                 connect_failures: counters.connect_failures,
                 ejections: counters.ejections,
             }),
-            routes: routes_of(graph, edge),
+            routes: routes_of(graph, edge, seconds),
             route_unknown: edge.gaps.iter().filter(|(_, n)| **n > 0).map(|(gap, n)| (gap.as_str(), *n)).collect(),
             evidence: evidence_of(edge),
         }
@@ -446,7 +458,7 @@ fn versions_of(edge: &EdgeTotals) -> Vec<VersionShare> {
     edge.versions.iter().filter(|(_, calls)| **calls > 0).map(share).collect()
 }
 
-fn routes_of(graph: &Graph, edge: &EdgeTotals) -> Vec<RouteShare> {
+fn routes_of(graph: &Graph, edge: &EdgeTotals, seconds: f64) -> Vec<RouteShare> {
     let total: i64 = edge.routes.values().map(|route| route.spans.calls).sum();
     let word = |(route, totals): (&EntryRoute, &crate::graph::RouteTotals)| {
         let calls = totals.spans.calls;
@@ -457,6 +469,7 @@ fn routes_of(graph: &Graph, edge: &EdgeTotals) -> Vec<RouteShare> {
             calls,
             share: crate::graph::ratio(calls, total.max(1)),
             calls_per_request: (requests > 0).then(|| crate::graph::ratio(calls, requests)),
+            corrected: Estimate::rate_of(totals.corrected, seconds),
         }
     };
     let mut routes: Vec<RouteShare> =
@@ -500,6 +513,7 @@ fn evidence_of(edge: &EdgeTotals) -> EvidenceAnswer {
         duplicate: spans.duplicate,
         inferred: spans.inferred,
         late_server: spans.late_server,
+        mirrored: spans.mirrored,
         confidence,
         trace_ids,
     }
