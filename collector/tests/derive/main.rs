@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, too")]
 
+mod disturbed;
+mod generated;
 mod hard_cases;
 mod load;
 mod mesh;
