@@ -28,6 +28,7 @@ use windrose_store::snapshot::{Revisions, TenantSnapshot};
 use super::across::{Across, AcrossCounts};
 use super::derive::{DeriveOptions, derive};
 use super::diff::diff;
+use super::edge_keys::EdgeKeys;
 use super::open_trace::{OpenTrace, Taken};
 use super::uses::SpanUses;
 use crate::normalise::{Normaliser, fact};
@@ -120,7 +121,7 @@ pub(super) struct TenantJoin {
     /// Traces settled in the current generation and in the one being sealed.
     settled: HashSet<TraceId>,
     settled_sealing: HashSet<TraceId>,
-    keys: HashSet<Arc<EdgeKey>>,
+    keys: EdgeKeys,
     across: Across,
 
     hot: HotTables,
@@ -145,7 +146,7 @@ impl TenantJoin {
             dirty: Vec::new(),
             settled: HashSet::new(),
             settled_sealing: HashSet::new(),
-            keys: HashSet::new(),
+            keys: EdgeKeys::default(),
             across: Across::default(),
             hot: HotTables::default(),
             pending_spans: Vec::new(),
@@ -286,7 +287,7 @@ impl TenantJoin {
 
     /// Attaches what a scrape counted to its edge.
     pub(super) fn add_counters(&mut self, key: EdgeKey, client_side: bool, at: UnixNanos, counters: &CounterStats) {
-        let key = intern(&mut self.keys, key);
+        let key = self.keys.shared(key);
         self.hot.add_to_edge(at, &key, |stats| {
             let side = if client_side { &mut stats.client_counters } else { &mut stats.server_counters };
             side.merge(counters);
@@ -407,7 +408,7 @@ impl TenantJoin {
             let late = open.written_revision > 0;
             let (hot, keys) = (&mut self.hot, &mut self.keys);
             let mut apply = |hop: &Hop, sign| {
-                let key = intern(keys, EdgeKey::of(hop));
+                let key = keys.of_hop(hop);
                 hot.add_to_edge(hop.start, &key, |stats| stats.spans.apply(hop, sign, late));
             };
             let (mut retracted, mut added) = (Vec::new(), Vec::new());
@@ -430,7 +431,7 @@ impl TenantJoin {
         for span in duplicates {
             let hops = open.emitted.iter().filter(|hop| hop.client_span == Some(span) || hop.server_span == Some(span));
             for hop in hops {
-                let key = intern(&mut self.keys, EdgeKey::of(hop));
+                let key = self.keys.of_hop(hop);
                 self.hot.add_to_edge(hop.start, &key, |stats| stats.spans.duplicate += 1);
                 self.changed = true;
             }
@@ -516,7 +517,7 @@ impl TenantJoin {
         self.sealing = None;
         self.settled_sealing.clear();
         self.sealed = catalog;
-        self.keys.retain(|key| Arc::strong_count(key) > 1);
+        self.keys.forget_unused();
         self.changed = true;
     }
 
@@ -540,17 +541,6 @@ impl TenantJoin {
     /// Rows and cells that wait for a seal.
     pub(super) fn unsealed_rows(&self) -> usize {
         self.hot.rows()
-    }
-}
-
-fn intern(keys: &mut HashSet<Arc<EdgeKey>>, key: EdgeKey) -> Arc<EdgeKey> {
-    match keys.get(&key) {
-        Some(known) => Arc::clone(known),
-        None => {
-            let shared = Arc::new(key);
-            keys.insert(Arc::clone(&shared));
-            shared
-        }
     }
 }
 
