@@ -24,6 +24,7 @@ use windrose_collector::receive::{ReceiveOptions, Receiver};
 use windrose_proto::time::Clock;
 use windrose_query::http::{DeriveFn, QueryLimits, QueryState};
 use windrose_store::disk::Disk;
+use windrose_store::metrics::MetricStore;
 use windrose_store::wal::{SyncPolicy, WalConfig};
 
 use crate::config::{self, Config, Loaded, WalSync};
@@ -107,9 +108,17 @@ impl App {
             readiness: readiness.clone(),
             telemetry,
             started: clock.now(),
+            clock: Arc::clone(&clock),
             config_yaml: config::effective_yaml(&loaded.effective, &loaded.scrape_yaml),
         }));
-        let api = windrose_query::http::router(query_state(config, &pipeline, &scraping, clock, &query));
+        let api = windrose_query::http::router(query_state(
+            config,
+            &pipeline,
+            metrics.store().clone(),
+            &scraping,
+            clock,
+            &query,
+        ));
 
         let serving = Tasks::new(ingest.handle().clone());
         let routers = [
@@ -216,6 +225,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
 fn query_state(
     config: &Config,
     pipeline: &Pipeline,
+    metrics: MetricStore,
     scraping: &Scraping,
     clock: Arc<dyn Clock>,
     query: &Runtime,
@@ -224,10 +234,11 @@ fn query_state(
         timeout: config.query.timeout,
         max_concurrent: config.query.max_concurrent,
         memory_bytes: config.query.memory_limit.as_usize(),
+        ..QueryLimits::default()
     };
     let derive = derive_fn(config.join.overrides.clone());
     let store = pipeline.store().clone();
-    let mut state = QueryState::new(store, clock, derive, scraping.targets(), limits, query.handle().clone());
+    let mut state = QueryState::new(store, metrics, clock, derive, scraping.targets(), limits, query.handle().clone());
     state.require_tenant = config.tenancy.require_header;
     state
 }

@@ -31,7 +31,9 @@ struct Api;
 /// The description.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    Api::openapi()
+    let mut described = Api::openapi();
+    described.merge(crate::prometheus::Described::openapi());
+    described
 }
 
 pub(super) async fn serve() -> Json<utoipa::openapi::OpenApi> {
