@@ -11,6 +11,7 @@ mod durability;
 mod edges;
 mod envoy;
 mod hostile;
+mod prometheus;
 mod receive;
 mod support;
 mod tidy;
