@@ -15,12 +15,14 @@
 //! | `destination.rs`, `source.rs` | T, S: where to and from whom |
 //! | `outcome.rs` | O, F: how it ended and whose fault that was |
 //! | `protocol.rs`, `route.rs` | protocol, encryption, route templates |
+//! | `fact.rs` | what other traces say, stored as a span |
 //! | `overrides.rs` | what the operator knows better |
 //! | `intern.rs` | shared copies of what recurs |
 
 mod attrs;
 pub mod cluster;
 mod destination;
+pub mod fact;
 pub mod host;
 mod identity;
 mod intern;

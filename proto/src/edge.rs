@@ -6,6 +6,7 @@
 //! next. When corrections have used them all up, the maximum is unknown rather than wrong.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::Text;
@@ -24,7 +25,7 @@ pub const LIVE_WINDOW_NANOS: u64 = 10_000_000_000;
 pub const SEALED_WINDOW_NANOS: u64 = 60_000_000_000;
 
 /// What one rollup row is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EdgeKey {
     pub source: Arc<Node>,
     pub destination: Arc<Node>,
@@ -187,11 +188,15 @@ pub struct SpanStats {
     /// Spans consumed by these hops.
     pub spans: i64,
     pub inferred: i64,
+    /// Calls known from access logs alone, within [`Self::calls`].
+    pub logged: i64,
     /// Hops that came into being after their trace had been settled.
     pub late: i64,
     pub duplicate: i64,
     /// The callee went on working after the caller had given up.
     pub late_server: i64,
+    /// Mirrored requests: in no other number but `spans`.
+    pub mirrored: i64,
     /// The latest failed calls: start of the hop in unix nanoseconds, and its trace.
     pub latest_errors: Largest,
 }
@@ -247,6 +252,18 @@ impl Sign {
     }
 }
 
+/// By what tells keys apart: hashing every part of three nodes for every hop took longer than the
+/// rest of counting it.
+impl Hash for EdgeKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let nodes = [Some(&self.source), Some(&self.destination), self.origin.as_ref()];
+        for node in nodes.into_iter().flatten() {
+            (&node.service, &node.namespace, &node.version).hash(state);
+        }
+        (self.direction, self.protocol, &self.entry).hash(state);
+    }
+}
+
 impl EdgeKey {
     /// The edge a hop belongs to.
     #[must_use]
@@ -279,12 +296,20 @@ impl SpanStats {
     /// Adds or takes back one hop. `late` marks hops of traces that had been settled before.
     pub fn apply(&mut self, hop: &Hop, sign: Sign, late: bool) {
         let n = sign.factor();
+        if !hop.logged {
+            self.spans += (i64::from(hop.client_span.is_some()) + i64::from(hop.server_span.is_some())) * n;
+        }
+        if hop.mirror {
+            self.mirrored += n;
+            return;
+        }
         self.attempts += n;
         if hop.error {
             self.attempt_errors += n;
         }
         if hop.is_call() {
             self.calls += n;
+            self.logged += if hop.logged { n } else { 0 };
             if hop.error {
                 self.errors += n;
                 self.count_error(hop, sign);
@@ -306,7 +331,6 @@ impl SpanStats {
         }
         self.request_bytes += hop.request_bytes.map_or(0, |bytes| bytes as i64) * n;
         self.response_bytes += hop.response_bytes.map_or(0, |bytes| bytes as i64) * n;
-        self.spans += (i64::from(hop.client_span.is_some()) + i64::from(hop.server_span.is_some())) * n;
         self.inferred += i64::from(hop.reporters == crate::model::Reporters::Inferred) * n;
         self.late_server += i64::from(hop.late_server_nanos.is_some()) * n;
         // A hop is only ever retracted from the rollup by a revision, so what stays is late.
@@ -342,9 +366,11 @@ impl SpanStats {
         self.response_bytes += other.response_bytes;
         self.spans += other.spans;
         self.inferred += other.inferred;
+        self.logged += other.logged;
         self.late += other.late;
         self.duplicate += other.duplicate;
         self.late_server += other.late_server;
+        self.mirrored += other.mirrored;
         self.latest_errors.merge(&other.latest_errors);
     }
 }
@@ -382,7 +408,7 @@ impl SpanStats {
     /// Whether all that was ever added has been taken back: the edge does not exist.
     #[must_use]
     pub const fn is_absent(&self) -> bool {
-        self.attempts == 0
+        self.attempts == 0 && self.mirrored == 0
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the join derives from one trace: hops, the request they serve, and gaps that say why
 //! something is missing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -138,6 +139,8 @@ pub struct Hop {
     /// No later attempt of the same request exists: this one counts as the call.
     pub is_final: bool,
     pub root_cause: bool,
+    /// Made by a proxy's traffic mirroring, or on behalf of a mirrored request: nobody's load but its own.
+    pub mirror: bool,
     pub tls: Tls,
     /// What the caller waited; the user-visible latency.
     pub client_nanos: Option<u64>,
@@ -155,14 +158,16 @@ pub struct Hop {
     pub entry: Entry,
     /// The source, when it is not known, and why.
     pub source_gap: Option<Gap>,
+    /// Known from access logs alone: no span reports it.
+    pub logged: bool,
 }
 
 impl Hop {
     /// Whether the hop counts as a call on its edge (attempts that were retried do not, nor does
-    /// the leg between a proxy and its own application).
+    /// the leg between a proxy and its own application, nor do mirrored requests).
     #[must_use]
     pub fn is_call(&self) -> bool {
-        self.is_final && self.direction != Direction::Local
+        self.is_final && self.direction != Direction::Local && !self.mirror
     }
 }
 
@@ -218,8 +223,19 @@ pub struct SpanVerdict {
     pub role_rule: Rule,
     pub shared_id: bool,
     pub usage: SpanUse,
+    /// Not a span that was received, but what the join knows from other traces.
+    pub is_fact: bool,
     /// Status, reasons and fault after the trace-level refinements.
     pub outcome: crate::normal::Outcome,
+}
+
+/// What only other traces can tell.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// Whose address this was when a request came from it or went to it (S4).
+    Address { ip: IpAddr, at: UnixNanos },
+    /// Which request of a gateway has this request id (L1, L2).
+    Entry { request_id: Text, service: Text, at: UnixNanos },
 }
 
 /// Everything the join derives from the spans of one trace.
@@ -230,4 +246,6 @@ pub struct Derived {
     pub hops: Vec<Hop>,
     /// One per distinct span, in the order they were taken up (start, end descending, id, kind).
     pub verdicts: Vec<SpanVerdict>,
+    /// What the trace leaves open, asked again even when a fact answers it: the answer may change.
+    pub questions: SmallVec<[Question; 1]>,
 }

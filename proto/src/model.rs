@@ -182,9 +182,11 @@ impl SpanKind {
 }
 
 wire_enum! {
-    /// How a span reached us.
+    /// How a span reached us. Numbers in the log are places in this list: append only.
     IngestProtocol {
         OtlpGrpc => "otlp_grpc", OtlpHttp => "otlp_http", Zipkin => "zipkin", Skywalking => "skywalking",
+        /// Not as a span: an entry of a proxy's access log, sent as an OTLP log record.
+        AccessLog => "access_log",
     }
 }
 

@@ -3,12 +3,13 @@
 //!
 //! Identities, resources and texts are shared, so that an open trace costs a few hundred bytes per span.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::Text;
+use crate::hop::{EntryRoute, Node};
 use crate::id::{SpanId, TraceId};
 use crate::model::{Fault, NodeRole, Protocol, ProxyKind, Reason, Rule, SpanKind, Tls, Vantage};
 use crate::time::UnixNanos;
@@ -85,12 +86,43 @@ pub enum Leg {
     Outbound,
 }
 
+/// The connections of a request, which only access log entries name. Rules L find the caller's
+/// entry by them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Who connected to the proxy.
+    pub caller: Option<SocketAddr>,
+    /// The proxy's own end of the connection it passed the request on by.
+    pub outgoing: Option<SocketAddr>,
+    /// The other end of that connection.
+    pub endpoint: Option<SocketAddr>,
+}
+
 /// A role that the span alone may leave open. Rules R.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RoleHint {
     Known(NodeRole),
     /// Surely a proxy, but gateway, egress or sidecar depends on the rest of the trace (R4).
     InContext,
+}
+
+/// What other traces say about this one. The join decides it, and stores it among the spans of the
+/// trace, so that the trace alone says again what it said before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// Whose address this was at the time (S4); `None` when several workloads claim it.
+    Address { ip: IpAddr, node: Option<Arc<Node>> },
+    /// The request this trace goes on with, by its request id (L1); `None` when several fit.
+    Entry { link: Option<Arc<Link>> },
+}
+
+/// The other trace of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub trace_id: TraceId,
+    pub route: Arc<EntryRoute>,
+    /// Whether that trace holds the call by which this one begins (L2): then the call is counted there.
+    pub continues_call: bool,
 }
 
 /// One span after the span-level rules. The `*_rule` fields say which rule decided.
@@ -153,6 +185,12 @@ pub struct NormalSpan {
     pub downstream_cluster: Option<Text>,
     /// Whether the proxy made the answer itself, when it says so (`response_code_details`).
     pub local_reply: Option<bool>,
+    /// Set when this is no span but an access log entry, which knows no parent.
+    pub logged: Option<Arc<Connections>>,
+    /// Whether it is part of a mirrored request, whose answer nobody waits for.
+    pub mirror: bool,
+    /// Not a span at all, but what the join knows from other traces.
+    pub fact: Option<Arc<Fact>>,
 }
 
 impl NormalSpan {

@@ -31,6 +31,8 @@ reasons! {
     BadTime => "bad_time",
     /// The span itself could not be decoded while its neighbours could.
     BadSpan => "bad_span",
+    /// A log record that is no entry of a proxy's access log; taken and left out.
+    NotAccessLog => "not_access_log",
     /// The request body could not be decoded at all.
     BadBody => "bad_body",
     /// The request body, or what it inflates to, is larger than the limit.

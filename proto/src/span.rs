@@ -111,7 +111,16 @@ const FLAG_HAS_IS_REMOTE: u32 = 0x100;
 /// OTLP flag bit: the parent is in another process.
 const FLAG_IS_REMOTE: u32 = 0x200;
 
+/// Scope of what is stored among spans without being one: facts of other traces.
+pub const FACT_SCOPE: &str = "windrose.join";
+
 impl Span {
+    /// Whether it stores what the join learned from other traces, and nobody sent it.
+    #[must_use]
+    pub fn is_fact(&self) -> bool {
+        &*self.scope.name == FACT_SCOPE
+    }
+
     /// How long it took; 0 when the clock went backwards.
     #[must_use]
     pub const fn duration_nanos(&self) -> u64 {

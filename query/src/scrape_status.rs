@@ -39,8 +39,21 @@ pub struct Target {
     pub namespace: Option<String>,
 }
 
+/// An address that was discovered and is not scraped.
+#[derive(Clone, Debug)]
+pub struct DroppedTarget {
+    pub pool: String,
+    /// Labels as discovered.
+    pub discovered_labels: BTreeMap<String, String>,
+}
+
 /// Where the current targets are known.
 pub trait TargetSource: fmt::Debug + Send + Sync {
     /// All targets now.
     fn targets(&self) -> Vec<Target>;
+
+    /// What was discovered and left out; none for a source that leaves nothing out.
+    fn dropped(&self) -> Vec<DroppedTarget> {
+        Vec::new()
+    }
 }

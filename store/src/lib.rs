@@ -1,6 +1,7 @@
 //! Durability and columns: the write-ahead log, hot tables, Parquet segments, recovery.
 
 pub mod disk;
+pub mod file_cache;
 pub mod hot;
 pub mod ledger;
 pub mod metrics;

@@ -20,8 +20,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 FULL_REQUESTS = 600
 VARIANTS_WITH_PAGES = ("plain",)
+# Captured with OTLP access logs; folder here -> folder there.
+WITH_LOGS = {"access-logs": "als-metrics"}
 VARIANTS = ("spawn-all", "spawn-none", "plain", "app-spans", "zipkin-shared", "add-user-agent")
-GRPC_TRACES, ZIPKIN, PROMETHEUS_TEXT = 1, 4, 10
+GRPC_TRACES, GRPC_LOGS, ZIPKIN, PROMETHEUS_TEXT = 1, 2, 4, 10
 CLIENT_FIELDS = ("rid", "ctx", "trace", "method", "path", "route", "status", "start", "end")
 CALL_FIELDS = ("k", "id", "rid", "src", "sver", "dst", "op", "status", "grpc", "start", "end", "trace")
 SERVER_FIELDS = ("k", "call", "rid", "svc", "ver", "op", "status", "grpc", "start", "end", "trace")
@@ -134,14 +136,14 @@ def pages(source, target):
     pack(f"{target}/capture/prom.bin.zst", container(rows))
 
 
-def trim(source, target, requests):
+def trim(source, target, requests, kinds=(GRPC_TRACES, ZIPKIN)):
     rids = sorted(r["rid"] for r in lines(unpacked(f"{source}/truth/client.jsonl")))
     traces = truth(source, target, set(rids[:requests]))
     rows = []
     for arrival, kind, _, body in records(unpacked(f"{source}/capture/otlp.bin")):
         if kind == GRPC_TRACES and requests < len(rids):
             body = kept_spans(body, traces)
-        if body and kind in (GRPC_TRACES, ZIPKIN):
+        if body and kind in kinds:
             rows.append((arrival, kind, {}, body))
     pack(f"{target}/capture/otlp.bin.zst", container(rows))
     describe(source, target)
@@ -155,6 +157,8 @@ def main():
         trim(f"{captures}/variants/{name}", f"{here}/{name}", sys.maxsize)
         if name in VARIANTS_WITH_PAGES:
             pages(f"{captures}/variants/{name}", f"{here}/{name}")
+    for name, source in WITH_LOGS.items():
+        trim(f"{captures}/variants/{source}", f"{here}/{name}", sys.maxsize, (GRPC_TRACES, GRPC_LOGS))
 
 
 if __name__ == "__main__":

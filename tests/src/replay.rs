@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use rand::rngs::StdRng;
@@ -62,6 +64,19 @@ impl Plan {
         self
     }
 
+    /// The spans of one trace in ten, as proxies that sample send them; access logs stay whole. Which traces is decided by
+    /// their ids.
+    #[must_use]
+    pub fn sampled(mut self) -> Self {
+        for message in &mut self.messages {
+            let Message::Otlp(request) = message else { continue };
+            for scope in request.resource_spans.iter_mut().flat_map(|resource| &mut resource.scope_spans) {
+                scope.spans.retain(|span| span.trace_id.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 10 == 0);
+            }
+        }
+        self
+    }
+
     /// Splits off a share of the messages, to be sent after the rest was settled.
     #[must_use]
     pub fn split_late(self, seed: u64, share: f64) -> (Self, Self) {
@@ -98,7 +113,7 @@ impl Plan {
     pub fn traces(&self) -> BTreeSet<Vec<u8>> {
         let requests = self.messages.iter().filter_map(|message| match message {
             Message::Otlp(request) => Some(request),
-            Message::Zipkin(_) => None,
+            Message::Logs(_) | Message::Zipkin(_) => None,
         });
         let scopes = requests.flat_map(|request| &request.resource_spans).flat_map(|resource| &resource.scope_spans);
         scopes.flat_map(|scope| &scope.spans).map(|span| span.trace_id.clone()).collect()
@@ -109,7 +124,7 @@ impl Plan {
     /// # Panics
     /// When a message is refused, in whole or in part.
     pub async fn send(self, ports: &Ports) {
-        let otlp = connect(ports.otlp_grpc);
+        let otlp = Clients { traces: connect(ports.otlp_grpc), logs: LogsServiceClient::new(channel(ports.otlp_grpc)) };
         let zipkin = Http::new(ports.zipkin);
         let slots = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut tasks = JoinSet::new();
@@ -134,8 +149,11 @@ impl Plan {
 /// When the address makes no URL.
 #[must_use]
 pub fn connect(address: SocketAddr) -> TraceServiceClient<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL");
-    TraceServiceClient::new(endpoint.connect_lazy())
+    TraceServiceClient::new(channel(address))
+}
+
+fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL").connect_lazy()
 }
 
 /// Exports over gRPC.
@@ -155,9 +173,27 @@ pub async fn export(
     }
 }
 
-async fn send(message: Message, otlp: TraceServiceClient<Channel>, zipkin: &Http) -> Result<(), String> {
+/// Clients of the OTLP/gRPC port.
+#[derive(Clone, Debug)]
+struct Clients {
+    traces: TraceServiceClient<Channel>,
+    logs: LogsServiceClient<Channel>,
+}
+
+async fn export_logs(mut client: LogsServiceClient<Channel>, request: ExportLogsServiceRequest) -> Result<(), String> {
+    let response = client.export(request).await.map_err(|status| status.to_string())?;
+    match response.into_inner().partial_success {
+        Some(partial) if partial.rejected_log_records != 0 => {
+            Err(format!("{} rejected: {}", partial.rejected_log_records, partial.error_message))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn send(message: Message, otlp: Clients, zipkin: &Http) -> Result<(), String> {
     match message {
-        Message::Otlp(request) => export(otlp, request).await,
+        Message::Otlp(request) => export(otlp.traces, request).await,
+        Message::Logs(request) => export_logs(otlp.logs, request).await,
         Message::Zipkin(spans) => {
             let body = Bytes::from(Value::Array(spans).to_string());
             let answer = zipkin.try_post("/api/v2/spans", &[("content-type", "application/json")], body).await?;
@@ -172,6 +208,7 @@ fn spans_of(message: &Message) -> usize {
             let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
             scopes.map(|scope| scope.spans.len()).sum()
         }
+        Message::Logs(_) => 0,
         Message::Zipkin(spans) => spans.len(),
     }
 }
@@ -187,6 +224,12 @@ fn shifted(message: &Message, shift: i64) -> Message {
                 for event in &mut span.events {
                     event.time_unix_nano = event.time_unix_nano.saturating_add_signed(shift);
                 }
+            }
+        }
+        Message::Logs(request) => {
+            let scopes = request.resource_logs.iter_mut().flat_map(|resource| &mut resource.scope_logs);
+            for record in scopes.flat_map(|scope| &mut scope.log_records) {
+                record.time_unix_nano = record.time_unix_nano.saturating_add_signed(shift);
             }
         }
         Message::Zipkin(spans) => {

@@ -36,6 +36,8 @@ pub struct Ports {
 #[derive(Clone, Debug)]
 pub struct Home {
     directory: Arc<TempDir>,
+    /// Of the environment, besides what the tests have themselves.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Home {
@@ -46,7 +48,7 @@ impl Home {
     #[must_use]
     pub fn new(more: &str) -> Self {
         let directory = TempDir::with_prefix("windrose-test-").expect("a temporary directory");
-        let home = Self { directory: Arc::new(directory) };
+        let home = Self { directory: Arc::new(directory), variables: Vec::new() };
         let data = home.data();
         let config = format!(
             "data_dir: {}\nlisten:\n  otlp_grpc: 127.0.0.1:0\n  otlp_http: 127.0.0.1:0\n  zipkin: 127.0.0.1:0\n  http: 127.0.0.1:0\n\
@@ -61,6 +63,13 @@ impl Home {
     #[must_use]
     pub fn brisk() -> Self {
         Self::new("join:\n  settle_after: 1s\n  tick: 200ms\n")
+    }
+
+    /// With another variable in the environment of its servers.
+    #[must_use]
+    pub fn with_variable(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.push((name, value.to_owned()));
+        self
     }
 
     /// What the server reads.
@@ -100,6 +109,7 @@ impl Home {
         let mut child = Command::new(places::binary())
             .args(["serve", "--config"])
             .arg(self.config())
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
             .current_dir(self.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -24,9 +24,11 @@ use windrose_collector::receive::{ReceiveOptions, Receiver};
 use windrose_proto::time::Clock;
 use windrose_query::http::{DeriveFn, QueryLimits, QueryState};
 use windrose_store::disk::Disk;
+use windrose_store::metrics::MetricStore;
 use windrose_store::wal::{SyncPolicy, WalConfig};
 
 use crate::config::{self, Config, Loaded, WalSync};
+use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::ops::{self, Ops};
 use crate::ports::{Addresses, BindError, Ports};
@@ -61,6 +63,7 @@ pub struct App {
     /// Ports and their connections.
     serving: Tasks,
     scraping: Scraping,
+    maintenance: Maintenance,
     metrics: Metrics,
     pipeline: Pipeline,
     ingest: Runtime,
@@ -88,9 +91,12 @@ impl App {
         let metrics = ingest.block_on(opening)?;
         let starting = Pipeline::start(pipeline_config(config), disk, Arc::clone(&clock), ingest.handle().clone());
         let pipeline = ingest.block_on(starting)?;
+        metrics.start();
         let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
         let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
         let scraping = Scraping::start(config, &pipeline, Arc::clone(&clock), ingest.handle());
+        let sealed = Arc::clone(pipeline.sealed());
+        let maintenance = Maintenance::start(config, sealed, Arc::clone(&clock), ingest.handle());
 
         let stats = [(); 4].map(|()| Arc::new(PortStats::default()));
         let telemetry = Telemetry::new(Sources {
@@ -99,6 +105,7 @@ impl App {
             receive: Arc::clone(receiver.stats()),
             wal: Arc::clone(pipeline.wal_stats()),
             join: Arc::clone(pipeline.join_stats()),
+            maintenance: Arc::clone(maintenance.stats()),
             metrics: metrics.store().clone(),
             targets: scraping.targets(),
             ports: config.listen.named().map(|(name, _)| name).into_iter().zip(stats.iter().cloned()).collect(),
@@ -107,9 +114,17 @@ impl App {
             readiness: readiness.clone(),
             telemetry,
             started: clock.now(),
+            clock: Arc::clone(&clock),
             config_yaml: config::effective_yaml(&loaded.effective, &loaded.scrape_yaml),
         }));
-        let api = windrose_query::http::router(query_state(config, &pipeline, &scraping, clock, &query));
+        let api = windrose_query::http::router(query_state(
+            config,
+            &pipeline,
+            metrics.store().clone(),
+            &scraping,
+            clock,
+            &query,
+        ));
 
         let serving = Tasks::new(ingest.handle().clone());
         let routers = [
@@ -122,7 +137,7 @@ impl App {
             tracing::info!(port = port.name, address = %port.address, "listening");
             port.serve(router, stats, config.drain_timeout, &serving).map_err(StartError::Serve)?;
         }
-        let app = Self { addresses, readiness, serving, scraping, metrics, pipeline, ingest, query };
+        let app = Self { addresses, readiness, serving, scraping, maintenance, metrics, pipeline, ingest, query };
         app.watch_recovery(recovery);
         Ok(app)
     }
@@ -153,6 +168,7 @@ impl App {
         self.ingest.block_on(self.serving.stop());
         tracing::info!("ports closed, requests answered");
         self.scraping.shutdown(&self.ingest);
+        self.maintenance.shutdown(&self.ingest);
         self.metrics.shutdown(&self.ingest);
         self.pipeline.shutdown();
         // Queries were requests of a port; what is left of them has nobody to answer.
@@ -196,6 +212,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
     let wal = &config.wal;
     PipelineConfig {
         data_dir: config.data_dir.clone(),
+        tables: config.storage.tables.clone(),
         wal: WalConfig {
             sync: sync_policy(config),
             segment_bytes: wal.segment_bytes.0,
@@ -216,6 +233,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
 fn query_state(
     config: &Config,
     pipeline: &Pipeline,
+    metrics: MetricStore,
     scraping: &Scraping,
     clock: Arc<dyn Clock>,
     query: &Runtime,
@@ -224,10 +242,11 @@ fn query_state(
         timeout: config.query.timeout,
         max_concurrent: config.query.max_concurrent,
         memory_bytes: config.query.memory_limit.as_usize(),
+        ..QueryLimits::default()
     };
     let derive = derive_fn(config.join.overrides.clone());
     let store = pipeline.store().clone();
-    let mut state = QueryState::new(store, clock, derive, scraping.targets(), limits, query.handle().clone());
+    let mut state = QueryState::new(store, metrics, clock, derive, scraping.targets(), limits, query.handle().clone());
     state.require_tenant = config.tenancy.require_header;
     state
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use windrose_store::wal::WalPosition;
+
 use crate::config::value::Setting;
 use crate::{commands, output};
 
@@ -71,8 +73,51 @@ pub enum Command {
     Trace(TraceArgs),
     /// Per proxy: spans it says it sent against spans received.
     Completeness(AskArgs),
+    /// What lies on disk: only reads, also beside a running server and on damaged files.
+    #[command(subcommand)]
+    Inspect(InspectCommand),
     /// The version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum InspectCommand {
+    /// The records of a write-ahead log.
+    Wal(InspectWalArgs),
+    /// A sealed file: columns, encodings, bytes, row groups, and whether all rows can be read.
+    Segment(InspectSegmentArgs),
+    /// The log of a table: its files and its last commits.
+    Table(InspectTableArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InspectWalArgs {
+    /// The directory of the log, for example ./data/wal.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// List records from this position on.
+    #[arg(long, value_name = "SEGMENT:OFFSET", value_parser = wal_position)]
+    pub from: Option<WalPosition>,
+    /// How many records are listed; all are counted.
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    pub records: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectSegmentArgs {
+    /// A Parquet file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectTableArgs {
+    /// The directory of a table, for example ./data/tables/spans.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// How many commits are listed.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub commits: u64,
 }
 
 /// Where the configuration comes from.
@@ -264,6 +309,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     commands::run(cli.command)
+}
+
+fn wal_position(text: &str) -> Result<WalPosition, String> {
+    let (segment, offset) = text.split_once(':').ok_or("write SEGMENT:OFFSET, for example 7:128")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+    Ok(WalPosition::new(number(segment)?, number(offset)?))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -12,6 +12,7 @@ use crate::table::Table;
 use crate::{output, views};
 
 mod demo;
+mod inspect;
 mod serve;
 
 /// Runs one command to its end.
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command) -> Exit {
         Command::Services(args) => ask(&args, "/api/v1/services", &[], views::services),
         Command::Completeness(args) => ask(&args, "/api/v1/completeness", &[], views::completeness),
         Command::Trace(args) => trace(&args),
+        Command::Inspect(command) => inspect::run(&command),
         Command::Version => {
             output::line(&format!("windrose {}", env!("CARGO_PKG_VERSION")));
             Exit::Ok

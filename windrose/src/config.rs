@@ -5,7 +5,7 @@
 //! describes every key, and a test compares the two.
 //!
 //! Layout: [`value`] how single values are written, `tree` YAML with line numbers, `reader` the
-//! layers, `render` the effective configuration as YAML.
+//! layers, `render` the effective configuration as YAML, [`tables`] where and how sealed tables are kept.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ pub use self::render::effective_yaml;
 pub use self::value::{ByteSize, LogFormat, WalSync};
 
 use self::reader::{Notes, Section};
+use self::tables::{Compaction, Keep, Storage};
 use self::tree::Node;
 use self::value::Setting;
 
@@ -31,6 +32,7 @@ mod environment;
 mod metrics;
 mod reader;
 mod render;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -103,6 +105,9 @@ pub struct Config {
     pub wal: Wal,
     pub join: Join,
     pub seal: Seal,
+    pub storage: Storage,
+    pub compaction: Compaction,
+    pub retention: Keep,
     /// The metric store.
     pub metrics: MetricConfig,
     pub query: Query,
@@ -251,13 +256,17 @@ impl Config {
 
     fn read(root: &mut Section<'_>, yaml: &str) -> Self {
         let scrape = read_scrape(root, yaml);
+        let data_dir = root.value("data_dir", PathBuf::from(DEFAULT_DATA_DIR));
         Self {
-            data_dir: root.value("data_dir", PathBuf::from(DEFAULT_DATA_DIR)),
+            storage: root.section("storage", |section| Storage::read(section, &data_dir)),
+            data_dir,
             listen: root.section("listen", Listen::read),
             drain_timeout: root.value("drain_timeout", DEFAULT_DRAIN_TIMEOUT),
             wal: root.section("wal", Wal::read),
             join: root.section("join", Join::read),
             seal: root.section("seal", Seal::read),
+            compaction: root.section("compaction", Compaction::read),
+            retention: root.section("retention", Keep::read),
             metrics: root.section("metrics", metrics::read),
             query: root.section("query", Query::read),
             tenancy: root

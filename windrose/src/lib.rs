@@ -10,6 +10,7 @@ mod commands;
 pub mod config;
 pub mod demo;
 mod logging;
+pub mod maintenance;
 mod metrics;
 mod ops;
 pub mod output;

@@ -1,8 +1,10 @@
 //! The metric store of the process: opening it, and the task that turns its samples into blocks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
+use tokio::time::MissedTickBehavior;
 use windrose_proto::time::Clock;
 use windrose_store::disk::Disk;
 use windrose_store::metrics::{MetricConfig, MetricStore, OpenError};
@@ -11,6 +13,9 @@ use windrose_store::wal::SyncPolicy;
 
 use crate::config::Config;
 use crate::tasks::Tasks;
+
+/// How often it is looked whether a block is due. Memory that is used up waits this long.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the metric log lies below the data directory.
 const LOG_DIR: &str = "metrics-wal";
@@ -58,6 +63,23 @@ impl Metrics {
     /// The store.
     pub(crate) const fn store(&self) -> &MetricStore {
         &self.store
+    }
+
+    /// Starts the task that writes blocks and removes old ones.
+    pub(crate) fn start(&self) {
+        let (store, stop) = (self.store.clone(), self.tasks.stopping());
+        self.tasks.spawn("metric blocks", async move {
+            let mut looks = tokio::time::interval(MAINTAIN_EVERY);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                // Biased, so that an end is noticed before another block is begun.
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    _ = looks.tick() => store.maintain().await,
+                }
+            }
+        });
     }
 
     /// Ends the task, after the block it may be writing, and the log.

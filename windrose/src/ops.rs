@@ -9,7 +9,7 @@ use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
-use windrose_proto::time::UnixNanos;
+use windrose_proto::time::{Clock, UnixNanos};
 
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
@@ -23,6 +23,7 @@ pub(crate) struct Ops {
     pub readiness: Readiness,
     pub telemetry: Telemetry,
     pub started: UnixNanos,
+    pub clock: Arc<dyn Clock>,
     /// The configuration in force, secrets blanked.
     pub config_yaml: String,
 }
@@ -32,6 +33,8 @@ pub(crate) fn router(ops: Arc<Ops>) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
+        .route("/-/healthy", get(async || "Prometheus Server is Healthy.\n"))
+        .route("/-/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/status/config", get(config))
         .route("/api/v1/status/buildinfo", get(buildinfo))
@@ -43,6 +46,14 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
     match ops.readiness.check() {
         Ok(()) => "ready\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+/// The same in the words that Prometheus' own clients look for.
+async fn ready(State(ops): State<Arc<Ops>>) -> Response {
+    match ops.readiness.check() {
+        Ok(()) => "Prometheus Server is Ready.\n".into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable").into_response(),
     }
 }
 
@@ -60,12 +71,41 @@ async fn config(State(ops): State<Arc<Ops>>) -> Response {
     success(&json!({"yaml": ops.config_yaml}))
 }
 
+/// The version of Prometheus whose API is spoken here: clients decide by it what they may ask. There are no `features`,
+/// which would make Grafana believe that rules can be written.
+const PROMETHEUS_VERSION: &str = "3.4.0";
+
 async fn buildinfo() -> Response {
-    success(&json!({"application": "windrose", "version": env!("CARGO_PKG_VERSION")}))
+    success(&json!({
+        "version": PROMETHEUS_VERSION,
+        "revision": concat!("windrose-", env!("CARGO_PKG_VERSION")),
+        "branch": "windrose",
+        "buildUser": "",
+        "buildDate": "",
+        "goVersion": "",
+        "application": "windrose",
+        "applicationVersion": env!("CARGO_PKG_VERSION"),
+    }))
 }
 
 async fn runtimeinfo(State(ops): State<Arc<Ops>>) -> Response {
-    success(&json!({"start_time_seconds": ops.started.as_secs_f64(), "ready": ops.readiness.check().is_ok()}))
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    success(&json!({
+        "startTime": rfc3339(ops.started),
+        "serverTime": rfc3339(ops.clock.now()),
+        "reloadConfigSuccess": true,
+        "corruptionCount": 0,
+        "GOMAXPROCS": cores,
+        "GOGC": "",
+        "GODEBUG": "",
+        "storageRetention": "",
+        "ready": ops.readiness.check().is_ok(),
+    }))
+}
+
+fn rfc3339(at: UnixNanos) -> String {
+    // Every value of 64 bits is a time that jiff can write.
+    jiff::Timestamp::from_nanosecond(i128::from(at.0)).unwrap_or_default().to_string()
 }
 
 fn success(data: &serde_json::Value) -> Response {

@@ -10,7 +10,7 @@ use windrose_collector::pipeline::{LogIntake, Pipeline};
 use windrose_collector::scrape::{EVENTS_WAITING_MAX, Health, ScrapeEvent, ScrapeHandle, Scraper, TargetStatus};
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::Clock;
-use windrose_query::scrape_status::{Target, TargetSource};
+use windrose_query::scrape_status::{DroppedTarget, Target, TargetSource};
 
 use crate::config::Config;
 use crate::tasks::{self, Tasks};
@@ -75,6 +75,11 @@ async fn hand_on(mut events: Receiver<ScrapeEvent>, intake: Arc<LogIntake>) {
 impl TargetSource for ScrapeTargets {
     fn targets(&self) -> Vec<Target> {
         self.0.targets().into_iter().map(described).collect()
+    }
+
+    fn dropped(&self) -> Vec<DroppedTarget> {
+        let dropped = self.0.dropped().into_iter();
+        dropped.map(|dropped| DroppedTarget { pool: dropped.job, discovered_labels: dropped.discovered }).collect()
     }
 }
 

@@ -22,6 +22,7 @@ use windrose_query::scrape_status::TargetSource;
 use windrose_store::metrics::{MetricStats, MetricStore};
 use windrose_store::wal::WalStats;
 
+use crate::maintenance::MaintenanceStats;
 use crate::readiness::Readiness;
 
 mod process;
@@ -84,9 +85,22 @@ metrics! {
     JoinRevisions: Counter "windrose_join_revisions", "settled traces that late spans changed";
     JoinDerivations: Counter "windrose_join_derivations", "how often a trace was derived (experimental)";
     JoinArchiveErrors: Counter "windrose_join_archive_errors", "sealed spans of a re-opened trace that could not be read";
+    JoinSpanUses: Gauge "windrose_join_span_uses", "distinct spans since the start by what became of them; their sum is the stored spans without the oversize ones";
+    JoinFacts: Counter "windrose_join_facts", "what traces learned from other traces";
+    JoinConflicts: Counter "windrose_join_conflicts", "facts of other traces that several answers fitted, so that none was taken";
+    JoinKnown: Gauge "windrose_join_known", "addresses, requests and open questions remembered across traces";
+    JoinKnownRefused: Counter "windrose_join_known_refused", "addresses, requests and questions that found no place: traces that need them stay unresolved";
     JoinOpenTraces: Gauge "windrose_join_open_traces", "traces that may still grow";
     JoinOpenBytes: Gauge "windrose_join_open_bytes", "memory they take";
     JoinUnsealedRows: Gauge "windrose_join_unsealed_rows", "rows in memory that are not in sealed files yet";
+    CompactionFiles: Counter "windrose_compaction_files", "sealed files that were merged into larger ones";
+    CompactionReadBytes: Counter "windrose_compaction_read_bytes", "their bytes";
+    CompactionWrittenBytes: Counter "windrose_compaction_written_bytes", "bytes of the files they became";
+    CompactionSeconds: Counter "windrose_compaction_seconds", "time spent looking for files to merge and merging them";
+    RetentionFiles: Counter "windrose_retention_files", "sealed files that had been kept long enough";
+    RetentionBytes: Counter "windrose_retention_bytes", "their bytes";
+    VacuumFiles: Counter "windrose_vacuum_files", "files deleted because no table lists them any more";
+    MaintenanceFailures: Counter "windrose_maintenance_failures", "rounds over the sealed tables that the storage failed";
     MetricsActiveSeries: Gauge "windrose_metrics_active_series", "series in memory";
     MetricsSeries: Counter "windrose_metrics_series", "series that appeared in and left memory";
     MetricsSamples: Counter "windrose_metrics_samples", "samples stored";
@@ -149,6 +163,7 @@ pub struct Sources {
     pub receive: Arc<ReceiveStats>,
     pub wal: Arc<WalStats>,
     pub join: Arc<JoinStats>,
+    pub maintenance: Arc<MaintenanceStats>,
     pub metrics: MetricStore,
     pub targets: Arc<dyn TargetSource>,
     /// By the name of the port.
@@ -228,7 +243,7 @@ const NO_EXEMPLAR: Option<&Exemplar<Vec<(String, String)>, f64>> = None;
 
 impl Sources {
     fn samples(&self, metric: Metric, metrics: &MetricStats) -> Vec<Sample> {
-        let Self { wal, join, .. } = self;
+        let Self { wal, join, maintenance, .. } = self;
         let (counts, gauges) = join.read();
         match metric {
             Metric::BuildInfo => vec![sample(&[("version", env!("CARGO_PKG_VERSION"))], 1)],
@@ -272,9 +287,38 @@ impl Sources {
             Metric::JoinRevisions => one(counts.revisions),
             Metric::JoinDerivations => one(counts.derivations),
             Metric::JoinArchiveErrors => one(counts.archive_errors),
+            Metric::JoinSpanUses => {
+                let uses = counts.uses;
+                let of = [("hop", uses.hop), ("local", uses.local), ("phase", uses.phase), ("unlinked", uses.unlinked)];
+                of.map(|(word, spans)| sample(&[("use", word)], spans.max(0) as u64)).into()
+            }
+            Metric::JoinFacts => vec![
+                sample(&[("about", "address")], counts.facts_address),
+                sample(&[("about", "entry")], counts.facts_entry),
+            ],
+            Metric::JoinConflicts => one(counts.facts_conflict),
+            Metric::JoinKnown => vec![
+                sample(&[("what", "addresses")], gauges.across.addresses as u64),
+                sample(&[("what", "requests")], gauges.across.requests as u64),
+                sample(&[("what", "questions")], gauges.across.questions as u64),
+            ],
+            Metric::JoinKnownRefused => one(gauges.across.refused),
             Metric::JoinOpenTraces => one(gauges.open_traces as u64),
             Metric::JoinOpenBytes => one(gauges.open_bytes as u64),
             Metric::JoinUnsealedRows => one(gauges.unsealed_rows as u64),
+            Metric::CompactionFiles => one(loaded(&maintenance.compacted_files)),
+            Metric::CompactionReadBytes => one(loaded(&maintenance.compacted_bytes)),
+            Metric::CompactionWrittenBytes => one(loaded(&maintenance.written_bytes)),
+            Metric::CompactionSeconds => seconds(loaded(&maintenance.compaction_nanos)),
+            Metric::RetentionFiles => one(loaded(&maintenance.expired_files)),
+            Metric::RetentionBytes => one(loaded(&maintenance.expired_bytes)),
+            Metric::VacuumFiles => one(loaded(&maintenance.deleted_files)),
+            Metric::MaintenanceFailures => vec![
+                sample(&[("step", "compaction")], loaded(&maintenance.compaction_failures)),
+                sample(&[("step", "retention")], loaded(&maintenance.retention_failures)),
+                sample(&[("step", "vacuum")], loaded(&maintenance.vacuum_failures)),
+                sample(&[("step", "refresh")], loaded(&maintenance.refresh_failures)),
+            ],
             Metric::MetricsActiveSeries => one(metrics.active_series),
             Metric::MetricsSeries => vec![
                 sample(&[("event", "created")], metrics.series_created),

@@ -5,8 +5,12 @@
 //! | `compression.rs` | content codings, with a hard cap on what they inflate to |
 //! | `wire.rs` | bounded walk over protobuf fields |
 //! | `json.rs` | bounded pull reader for JSON |
+//! | `json_items.rs` | lists of which single items may be bad, and what can be wrong |
+//! | `fnv.rs` | ids that are made rather than sent |
 //! | `otlp_protobuf.rs` | OTLP `ExportTraceServiceRequest`, zero-copy |
 //! | `otlp_json.rs` | the same in JSON, as senders really write it |
+//! | `otlp_protobuf/logs.rs`, `otlp_json/logs.rs` | OTLP `ExportLogsServiceRequest` in both forms |
+//! | `access_log.rs`, `access_log/` | an access log entry as the span of its request |
 //! | `zipkin.rs` | where each part of a Zipkin span goes |
 //! | `zipkin_json.rs`, `zipkin_protobuf.rs` | Zipkin v2 span lists in both forms |
 //! | `skywalking_json.rs` | SkyWalking segments |
@@ -23,10 +27,13 @@ use windrose_proto::reject::RejectReason;
 use windrose_proto::span::Span;
 use windrose_proto::time::UnixNanos;
 
+mod access_log;
 #[cfg(test)]
 mod arbitrary;
 mod compression;
+mod fnv;
 mod json;
+mod json_items;
 mod otlp_json;
 mod otlp_protobuf;
 mod rejections;
@@ -41,8 +48,8 @@ mod zipkin_json;
 mod zipkin_protobuf;
 
 pub use compression::{ContentEncoding, decompress};
-pub use otlp_json::decode_otlp_json;
-pub use otlp_protobuf::decode_otlp_protobuf;
+pub use otlp_json::{decode_otlp_json, decode_otlp_logs_json};
+pub use otlp_protobuf::{decode_otlp_logs_protobuf, decode_otlp_protobuf};
 pub use rejections::Rejections;
 pub use skywalking_json::decode_skywalking_json;
 pub use zipkin_json::decode_zipkin_json;
@@ -56,12 +63,21 @@ pub enum BodyFormat {
     ZipkinJson,
     ZipkinProtobuf,
     SkywalkingJson,
+    OtlpLogsProtobuf,
+    OtlpLogsJson,
 }
 
 impl BodyFormat {
     /// Every format, in the order of [`Self::code`].
-    pub const ALL: [Self; 5] =
-        [Self::OtlpProtobuf, Self::OtlpJson, Self::ZipkinJson, Self::ZipkinProtobuf, Self::SkywalkingJson];
+    pub const ALL: [Self; 7] = [
+        Self::OtlpProtobuf,
+        Self::OtlpJson,
+        Self::ZipkinJson,
+        Self::ZipkinProtobuf,
+        Self::SkywalkingJson,
+        Self::OtlpLogsProtobuf,
+        Self::OtlpLogsJson,
+    ];
 
     /// A stable number for logs on disk.
     #[must_use]
@@ -125,6 +141,8 @@ pub fn decode(
         BodyFormat::ZipkinJson => decode_zipkin_json(&content, origin),
         BodyFormat::ZipkinProtobuf => decode_zipkin_protobuf(&content, origin),
         BodyFormat::SkywalkingJson => decode_skywalking_json(&content, origin),
+        BodyFormat::OtlpLogsProtobuf => decode_otlp_logs_protobuf(&content, origin),
+        BodyFormat::OtlpLogsJson => decode_otlp_logs_json(&content, origin),
     }?;
     if encoding != ContentEncoding::Identity {
         // The texts of the spans keep it alive.

@@ -17,18 +17,21 @@ use bytes::Bytes;
 use windrose_proto::attributes::{Attributes, KeyValue, Value};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::SpanKind;
-use windrose_proto::reject::RejectReason;
 use windrose_proto::span::{Event, Link, Resource, Scope, StatusCode};
 use windrose_proto::time::UnixNanos;
 use windrose_proto::{Text, limits};
 
-use super::json::{JsonError, Kind, Reader, ShapeError, SyntaxError};
-use super::sink::{CappedAttributes, Draft, OverBudget, Refusal, Sink, SpanKindOrDefault, finish_attributes};
+use super::json::{Kind, Reader};
+use super::json_items::{Fault, IdKind, Walk};
+use super::sink::{CappedAttributes, Draft, Sink, SpanKindOrDefault, finish_attributes};
 use super::text::Source;
 use super::{DecodeError, Decoded, Origin};
 
+mod logs;
 #[cfg(test)]
 mod tests;
+
+pub use logs::decode_otlp_logs_json;
 
 /// Decodes an OTLP/JSON `ExportTraceServiceRequest`.
 ///
@@ -43,52 +46,6 @@ pub fn decode_otlp_json(body: &Bytes, origin: Origin) -> Result<Decoded, DecodeE
     Ok(walker.sink.finish())
 }
 
-/// What can be wrong; all but [`Fault::Syntax`] concern one span when met inside one.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error(transparent)]
-    Syntax(#[from] SyntaxError),
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    #[error(transparent)]
-    OverBudget(#[from] OverBudget),
-    #[error("attribute value nested deeper than {}", limits::VALUE_DEPTH_MAX)]
-    TooDeep,
-    #[error("bytesValue is not base64")]
-    Base64,
-    #[error("unreadable {what} {spelling:?}")]
-    Id { what: &'static str, spelling: String },
-}
-
-impl From<JsonError> for Fault {
-    fn from(error: JsonError) -> Self {
-        match error {
-            JsonError::Syntax(error) => Self::Syntax(error),
-            JsonError::Shape(error) => Self::Shape(error),
-        }
-    }
-}
-
-impl Fault {
-    const fn reason(&self) -> RejectReason {
-        match self {
-            Self::OverBudget(_) => RejectReason::TooLarge,
-            Self::Syntax(_) | Self::Shape(_) | Self::TooDeep | Self::Base64 | Self::Id { .. } => RejectReason::BadBody,
-        }
-    }
-
-    /// As the refusal of one span; what spoils the document is passed on.
-    fn into_refusal(self) -> Result<Refusal, Self> {
-        match self {
-            Self::Syntax(_) => Err(self),
-            Self::OverBudget(over) => Ok(Refusal::new(RejectReason::TooLarge, over.to_string())),
-            Self::Id { what: "trace id", .. } => Ok(Refusal::new(RejectReason::BadTraceId, self.to_string())),
-            Self::Id { .. } => Ok(Refusal::new(RejectReason::BadSpanId, self.to_string())),
-            Self::Shape(_) | Self::TooDeep | Self::Base64 => Ok(Refusal::unreadable(self)),
-        }
-    }
-}
-
 /// Longest spelling of an unreadable id quoted back to the sender.
 const QUOTED_MAX_BYTES: usize = 64;
 
@@ -97,17 +54,18 @@ struct Walker<'a> {
     sink: Sink,
 }
 
+impl<'a> Walk<'a> for Walker<'a> {
+    fn reader(&mut self) -> &mut Reader<'a> {
+        &mut self.reader
+    }
+}
+
 impl Walker<'_> {
     fn request(&mut self) -> Result<(), Fault> {
         let mut root = self.reader.object()?;
         while let Some(name) = self.reader.next_member(&mut root)? {
             match name.content().as_ref() {
-                b"resourceSpans" | b"resource_spans" | b"batches" => {
-                    let mut groups = self.reader.array()?;
-                    while self.reader.next_item(&mut groups)? {
-                        self.resource_spans()?;
-                    }
-                }
+                b"resourceSpans" | b"resource_spans" | b"batches" => self.each(Self::resource_spans)?,
                 _ => self.reader.skip()?,
             }
         }
@@ -115,6 +73,22 @@ impl Walker<'_> {
     }
 
     fn resource_spans(&mut self) -> Result<(), Fault> {
+        let resource = self.resource_of_group()?;
+        let mut group = self.reader.object()?;
+        while let Some(name) = self.reader.next_member(&mut group)? {
+            match name.content().as_ref() {
+                b"scopeSpans" | b"scope_spans" | b"instrumentationLibrarySpans" | b"instrumentation_library_spans" => {
+                    self.each(|walker| walker.scope_spans(&resource))?;
+                }
+                _ => self.reader.skip()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The resource of the group that is to be read, which may stand behind the spans: reads to the
+    /// end of the group and goes back to its start.
+    fn resource_of_group(&mut self) -> Result<Arc<Resource>, Fault> {
         let start = self.reader.mark();
         let mut resource = Resource::default();
         let mut group = self.reader.object()?;
@@ -125,22 +99,8 @@ impl Walker<'_> {
                 _ => self.reader.skip()?,
             }
         }
-        let resource = Arc::new(resource);
-
         self.reader.go_back(start);
-        let mut group = self.reader.object()?;
-        while let Some(name) = self.reader.next_member(&mut group)? {
-            match name.content().as_ref() {
-                b"scopeSpans" | b"scope_spans" | b"instrumentationLibrarySpans" | b"instrumentation_library_spans" => {
-                    let mut scopes = self.reader.array()?;
-                    while self.reader.next_item(&mut scopes)? {
-                        self.scope_spans(&resource)?;
-                    }
-                }
-                _ => self.reader.skip()?,
-            }
-        }
-        Ok(())
+        Ok(Arc::new(resource))
     }
 
     fn resource(&mut self, resource: &mut Resource) -> Result<(), Fault> {
@@ -161,6 +121,19 @@ impl Walker<'_> {
     }
 
     fn scope_spans(&mut self, resource: &Arc<Resource>) -> Result<(), Fault> {
+        let scope = self.scope_of_group()?;
+        let mut group = self.reader.object()?;
+        while let Some(name) = self.reader.next_member(&mut group)? {
+            match name.content().as_ref() {
+                b"spans" => self.each(|walker| walker.one_span(resource, &scope))?,
+                _ => self.reader.skip()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The scope of the group that is to be read; goes back to its start.
+    fn scope_of_group(&mut self) -> Result<Arc<Scope>, Fault> {
         let start = self.reader.mark();
         let mut scope = Scope::default();
         let mut group = self.reader.object()?;
@@ -171,22 +144,8 @@ impl Walker<'_> {
                 _ => self.reader.skip()?,
             }
         }
-        let scope = Arc::new(scope);
-
         self.reader.go_back(start);
-        let mut group = self.reader.object()?;
-        while let Some(name) = self.reader.next_member(&mut group)? {
-            match name.content().as_ref() {
-                b"spans" => {
-                    let mut spans = self.reader.array()?;
-                    while self.reader.next_item(&mut spans)? {
-                        self.one_span(resource, &scope)?;
-                    }
-                }
-                _ => self.reader.skip()?,
-            }
-        }
-        Ok(())
+        Ok(Arc::new(scope))
     }
 
     fn scope(&mut self, scope: &mut Scope) -> Result<(), Fault> {
@@ -211,16 +170,7 @@ impl Walker<'_> {
         if !self.sink.has_room() {
             return Ok(self.reader.skip()?);
         }
-        let (start, depth) = (self.reader.mark(), self.reader.depth());
-        let read = match self.span() {
-            Ok(draft) => Ok(draft),
-            Err(fault) => {
-                let refusal = fault.into_refusal()?;
-                self.reader.go_back_out(start, depth);
-                self.reader.skip()?;
-                Err(refusal)
-            }
-        };
+        let read = self.one(Self::span)?;
         self.sink.take(read, resource, scope);
         Ok(())
     }
@@ -230,10 +180,10 @@ impl Walker<'_> {
         let mut object = self.reader.object()?;
         while let Some(name) = self.reader.next_member(&mut object)? {
             match name.content().as_ref() {
-                b"traceId" | b"trace_id" => draft.trace_id = self.id("trace id", TraceId::parse)?,
-                b"spanId" | b"span_id" => draft.span_id = self.id("span id", SpanId::parse)?,
+                b"traceId" | b"trace_id" => draft.trace_id = self.id(IdKind::Trace, TraceId::parse)?,
+                b"spanId" | b"span_id" => draft.span_id = self.id(IdKind::Span, SpanId::parse)?,
                 b"parentSpanId" | b"parent_span_id" => {
-                    draft.parent_span_id = self.id("parent span id", SpanId::parse)?;
+                    draft.parent_span_id = self.id(IdKind::ParentSpan, SpanId::parse)?;
                 }
                 b"traceState" | b"trace_state" => draft.trace_state = self.text()?,
                 b"flags" => draft.flags = self.reader.lenient_u32()?,
@@ -351,12 +301,12 @@ impl Walker<'_> {
         Ok(UnixNanos(self.reader.lenient_u64()?))
     }
 
-    fn id<T>(&mut self, what: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
+    fn id<T>(&mut self, id: IdKind, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
         let spelling = self.name()?;
         match parse(&spelling) {
-            Some(id) => Ok(Some(id)),
+            Some(parsed) => Ok(Some(parsed)),
             None if means_absent(&spelling) => Ok(None),
-            None => Err(Fault::Id { what, spelling: super::text::cut(spelling, QUOTED_MAX_BYTES).to_string() }),
+            None => Err(Fault::Id { id, spelling: super::text::cut(spelling, QUOTED_MAX_BYTES).to_string() }),
         }
     }
 

@@ -26,8 +26,11 @@ use super::text::Source;
 use super::wire::{Fields, WireError};
 use super::{DecodeError, Decoded, Origin};
 
+mod logs;
 #[cfg(test)]
 mod tests;
+
+pub use logs::decode_otlp_logs_protobuf;
 
 /// Field number of `ResourceSpans.instrumentation_library_spans` between OTLP 0.15 and 0.20; before
 /// that it was 2, where `scope_spans` is now with the same layout.
@@ -99,6 +102,18 @@ impl<'a> Walker<'a> {
     }
 
     fn resource_spans(&mut self, message: &'a [u8]) -> Result<(), Fault> {
+        let resource = self.resource_of_group(message)?;
+        let mut fields = Fields::of(message);
+        while let Some(field) = fields.next()? {
+            if field.number == 2 || field.number == INSTRUMENTATION_LIBRARY_SPANS {
+                self.scope_spans(field.bytes()?, &resource)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The resource of a `ResourceSpans` or `ResourceLogs`.
+    fn resource_of_group(&mut self, message: &'a [u8]) -> Result<Arc<Resource>, Fault> {
         let mut resource = Resource::default();
         let mut attributes = CappedAttributes::default();
         let mut fields = Fields::of(message);
@@ -111,15 +126,7 @@ impl<'a> Walker<'a> {
         }
         (resource.attributes, resource.dropped_attributes_count) =
             finish_attributes(attributes, resource.dropped_attributes_count);
-        let resource = Arc::new(resource);
-
-        let mut fields = Fields::of(message);
-        while let Some(field) = fields.next()? {
-            if field.number == 2 || field.number == INSTRUMENTATION_LIBRARY_SPANS {
-                self.scope_spans(field.bytes()?, &resource)?;
-            }
-        }
-        Ok(())
+        Ok(Arc::new(resource))
     }
 
     fn resource(
@@ -140,6 +147,22 @@ impl<'a> Walker<'a> {
     }
 
     fn scope_spans(&mut self, message: &'a [u8], resource: &Arc<Resource>) -> Result<(), Fault> {
+        let scope = self.scope_of_group(message)?;
+        let mut fields = Fields::of(message);
+        while let Some(field) = fields.next()? {
+            if field.number == 2 {
+                let message = field.bytes()?;
+                if self.sink.has_room() {
+                    let read = self.span(message).map_err(Refusal::from);
+                    self.sink.take(read, resource, &scope);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The scope of a `ScopeSpans` or `ScopeLogs`.
+    fn scope_of_group(&mut self, message: &'a [u8]) -> Result<Arc<Scope>, Fault> {
         let mut scope = Scope::default();
         let mut attributes = CappedAttributes::default();
         let mut fields = Fields::of(message);
@@ -152,19 +175,7 @@ impl<'a> Walker<'a> {
         }
         (scope.attributes, scope.dropped_attributes_count) =
             finish_attributes(attributes, scope.dropped_attributes_count);
-        let scope = Arc::new(scope);
-
-        let mut fields = Fields::of(message);
-        while let Some(field) = fields.next()? {
-            if field.number == 2 {
-                let message = field.bytes()?;
-                if self.sink.has_room() {
-                    let read = self.span(message).map_err(Refusal::from);
-                    self.sink.take(read, resource, &scope);
-                }
-            }
-        }
-        Ok(())
+        Ok(Arc::new(scope))
     }
 
     fn scope(&mut self, message: &'a [u8], scope: &mut Scope, attributes: &mut CappedAttributes) -> Result<(), Fault> {

@@ -22,13 +22,14 @@ use bytes::Bytes;
 use windrose_proto::attributes::{Attributes, KeyValue, Value};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::SpanKind;
-use windrose_proto::reject::RejectReason;
 use windrose_proto::span::{Event, Resource, Scope, StatusCode};
 use windrose_proto::time::UnixNanos;
 use windrose_proto::{Text, limits};
 
-use super::json::{JsonError, Kind, Reader, ShapeError, SyntaxError};
-use super::sink::{Draft, OverBudget, Refusal, Sink, SpanKindOrDefault};
+use super::fnv::{Fnv64, fnv1a_128};
+use super::json::Reader;
+use super::json_items::{Fault, Walk};
+use super::sink::{Draft, Sink, SpanKindOrDefault};
 use super::text::Source;
 use super::{DecodeError, Decoded, Origin};
 
@@ -49,36 +50,6 @@ pub fn decode_skywalking_json(body: &Bytes, origin: Origin) -> Result<Decoded, D
         .document()
         .map_err(|error| DecodeError::bad_body(format!("not a list of SkyWalking segments in JSON: {error}")))?;
     Ok(walker.sink.finish())
-}
-
-/// What can be wrong with one span; [`Fault::Syntax`] spoils the document.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error(transparent)]
-    Syntax(#[from] SyntaxError),
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    #[error(transparent)]
-    OverBudget(#[from] OverBudget),
-}
-
-impl From<JsonError> for Fault {
-    fn from(error: JsonError) -> Self {
-        match error {
-            JsonError::Syntax(error) => Self::Syntax(error),
-            JsonError::Shape(error) => Self::Shape(error),
-        }
-    }
-}
-
-impl Fault {
-    fn into_refusal(self) -> Result<Refusal, Self> {
-        match self {
-            Self::Syntax(_) => Err(self),
-            Self::OverBudget(over) => Ok(Refusal::new(RejectReason::TooLarge, over.to_string())),
-            Self::Shape(_) => Ok(Refusal::unreadable(self)),
-        }
-    }
 }
 
 /// What all spans of a segment share.
@@ -115,17 +86,15 @@ struct Walker<'a> {
     scope: Arc<Scope>,
 }
 
+impl<'a> Walk<'a> for Walker<'a> {
+    fn reader(&mut self) -> &mut Reader<'a> {
+        &mut self.reader
+    }
+}
+
 impl Walker<'_> {
     fn document(&mut self) -> Result<(), Fault> {
-        if self.reader.kind()? == Kind::Object {
-            self.segment()?;
-        } else {
-            let mut list = self.reader.array()?;
-            while self.reader.next_item(&mut list)? {
-                self.segment()?;
-            }
-        }
-        Ok(self.reader.end()?)
+        self.list_or_one(Self::segment)
     }
 
     /// Members come in any order, so a segment is walked twice: first for what its spans share.
@@ -148,12 +117,7 @@ impl Walker<'_> {
         let mut object = self.reader.object()?;
         while let Some(name) = self.reader.next_member(&mut object)? {
             match name.content().as_ref() {
-                b"spans" => {
-                    let mut spans = self.reader.array()?;
-                    while self.reader.next_item(&mut spans)? {
-                        self.one_span(&segment, &resource)?;
-                    }
-                }
+                b"spans" => self.each(|walker| walker.one_span(&segment, &resource))?,
                 _ => self.reader.skip()?,
             }
         }
@@ -165,16 +129,7 @@ impl Walker<'_> {
         if !self.sink.has_room() {
             return Ok(self.reader.skip()?);
         }
-        let (start, depth) = (self.reader.mark(), self.reader.depth());
-        let read = match self.span(segment) {
-            Ok(draft) => Ok(draft),
-            Err(fault) => {
-                let refusal = fault.into_refusal()?;
-                self.reader.go_back_out(start, depth);
-                self.reader.skip()?;
-                Err(refusal)
-            }
-        };
+        let read = self.one(|walker| walker.span(segment))?;
         self.sink.take(read, resource, &self.scope);
         Ok(())
     }
@@ -343,21 +298,5 @@ fn span_id(segment_id: &str, number: i64) -> Option<SpanId> {
     if segment_id.is_empty() {
         return None;
     }
-    let hash = fnv1a_64(FNV_64_OFFSET, segment_id.as_bytes());
-    SpanId::new(fnv1a_64(hash, &number.to_be_bytes()).to_be_bytes())
-}
-
-// FNV-1a; the numbers are those of its definition.
-
-const FNV_64_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_64_PRIME: u64 = 0x0100_0000_01b3;
-const FNV_128_OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-const FNV_128_PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-
-fn fnv1a_64(start: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_64_PRIME))
-}
-
-fn fnv1a_128(bytes: &[u8]) -> u128 {
-    bytes.iter().fold(FNV_128_OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(FNV_128_PRIME))
+    SpanId::new(Fnv64::new().with(segment_id.as_bytes()).with(&number.to_be_bytes()).finish().to_be_bytes())
 }

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use windrose_proto::attributes::KeyValue;
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::SpanKind;
-use windrose_proto::reject::RejectReason;
 use windrose_proto::span::{Event, Scope};
 use windrose_proto::time::UnixNanos;
 use windrose_proto::{Text, limits};
 
-use super::json::{JsonError, Kind, Reader, ShapeError, SyntaxError};
-use super::sink::{Draft, OverBudget, Refusal, Sink, SpanKindOrDefault};
+use super::json::{Kind, Reader};
+use super::json_items::{Fault, IdKind, Walk};
+use super::sink::{Draft, Sink, SpanKindOrDefault};
 use super::text::{Source, cut};
 use super::zipkin::{Endpoint, Extras, Resources, add_tag, annotation, finish};
 use super::{DecodeError, Decoded, Origin};
@@ -39,40 +39,6 @@ pub fn decode_zipkin_json(body: &Bytes, origin: Origin) -> Result<Decoded, Decod
     Ok(walker.sink.finish())
 }
 
-/// What can be wrong with one span; [`Fault::Syntax`] spoils the document.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error(transparent)]
-    Syntax(#[from] SyntaxError),
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    #[error(transparent)]
-    OverBudget(#[from] OverBudget),
-    #[error("unreadable {what} {spelling:?}")]
-    Id { what: &'static str, spelling: String },
-}
-
-impl From<JsonError> for Fault {
-    fn from(error: JsonError) -> Self {
-        match error {
-            JsonError::Syntax(error) => Self::Syntax(error),
-            JsonError::Shape(error) => Self::Shape(error),
-        }
-    }
-}
-
-impl Fault {
-    fn into_refusal(self) -> Result<Refusal, Self> {
-        match self {
-            Self::Syntax(_) => Err(self),
-            Self::OverBudget(over) => Ok(Refusal::new(RejectReason::TooLarge, over.to_string())),
-            Self::Id { what: "traceId", .. } => Ok(Refusal::new(RejectReason::BadTraceId, self.to_string())),
-            Self::Id { .. } => Ok(Refusal::new(RejectReason::BadSpanId, self.to_string())),
-            Self::Shape(_) => Ok(Refusal::unreadable(self)),
-        }
-    }
-}
-
 /// Longest spelling of an unreadable id quoted back to the sender.
 const QUOTED_MAX_BYTES: usize = 64;
 
@@ -83,17 +49,15 @@ struct Walker<'a> {
     scope: Arc<Scope>,
 }
 
+impl<'a> Walk<'a> for Walker<'a> {
+    fn reader(&mut self) -> &mut Reader<'a> {
+        &mut self.reader
+    }
+}
+
 impl Walker<'_> {
     fn document(&mut self) -> Result<(), Fault> {
-        if self.reader.kind()? == Kind::Object {
-            self.one_span()?;
-        } else {
-            let mut list = self.reader.array()?;
-            while self.reader.next_item(&mut list)? {
-                self.one_span()?;
-            }
-        }
-        Ok(self.reader.end()?)
+        self.list_or_one(Self::one_span)
     }
 
     /// Reads a span; one that cannot be read is skipped as a whole and counted.
@@ -101,17 +65,8 @@ impl Walker<'_> {
         if !self.sink.has_room() {
             return Ok(self.reader.skip()?);
         }
-        let (start, depth) = (self.reader.mark(), self.reader.depth());
         let mut local = Endpoint::default();
-        let read = match self.span(&mut local) {
-            Ok(draft) => Ok(draft),
-            Err(fault) => {
-                let refusal = fault.into_refusal()?;
-                self.reader.go_back_out(start, depth);
-                self.reader.skip()?;
-                Err(refusal)
-            }
-        };
+        let read = self.one(|walker| walker.span(&mut local))?;
         let resource = self.resources.of(local);
         self.sink.take(read, &resource, &self.scope);
         Ok(())
@@ -123,9 +78,9 @@ impl Walker<'_> {
         let mut object = self.reader.object()?;
         while let Some(name) = self.reader.next_member(&mut object)? {
             match name.content().as_ref() {
-                b"traceId" => draft.trace_id = self.id("traceId", TraceId::parse)?,
-                b"id" => draft.span_id = self.id("id", SpanId::parse)?,
-                b"parentId" => draft.parent_span_id = self.id("parentId", SpanId::parse)?,
+                b"traceId" => draft.trace_id = self.id(IdKind::Trace, TraceId::parse)?,
+                b"id" => draft.span_id = self.id(IdKind::Span, SpanId::parse)?,
+                b"parentId" => draft.parent_span_id = self.id(IdKind::ParentSpan, SpanId::parse)?,
                 b"name" => draft.name = self.reader.lenient_text(limits::NAME_MAX_BYTES)?,
                 b"kind" => draft.kind = SpanKindOrDefault(self.kind()?),
                 b"timestamp" => draft.start = UnixNanos(self.micros()?),
@@ -143,12 +98,12 @@ impl Walker<'_> {
         Ok(draft)
     }
 
-    fn id<T>(&mut self, what: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
+    fn id<T>(&mut self, id: IdKind, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
         let spelling = self.reader.lenient_text(limits::NAME_MAX_BYTES)?;
         match parse(&spelling) {
-            Some(id) => Ok(Some(id)),
+            Some(parsed) => Ok(Some(parsed)),
             None if spelling.bytes().all(|byte| byte == b'0') => Ok(None),
-            None => Err(Fault::Id { what, spelling: cut(spelling, QUOTED_MAX_BYTES).to_string() }),
+            None => Err(Fault::Id { id, spelling: cut(spelling, QUOTED_MAX_BYTES).to_string() }),
         }
     }
 

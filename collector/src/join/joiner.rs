@@ -19,9 +19,10 @@ use windrose_store::sealed::TenantCatalog;
 use windrose_store::snapshot::Revisions;
 use windrose_store::store::Store;
 
-use super::derive::DeriveOptions;
+pub use super::across::AcrossCounts;
 use super::tenant::TenantJoin;
-pub use super::tenant::{ArchiveError, JoinCounts, JoinLimits, SealBatch, TraceArchive};
+pub use super::tenant::{ArchiveError, JoinCounts, JoinLimits, SealBatch, TraceArchive, TraceArchives};
+pub use super::uses::SpanUses;
 use crate::normalise::Normaliser;
 
 /// Gauges of the join at one instant.
@@ -30,6 +31,7 @@ pub struct JoinGauges {
     pub open_traces: usize,
     pub open_bytes: usize,
     pub unsealed_rows: usize,
+    pub across: AcrossCounts,
 }
 
 /// The join of all tenants.
@@ -113,9 +115,11 @@ impl Joiner {
     }
 
     /// Derives what changed, settles what is due and publishes. Call about once a second.
-    pub fn tick(&mut self, now: UnixNanos) {
-        let options = DeriveOptions::from(&self.normaliser);
-        self.tenants.values_mut().for_each(|join| join.tick(&options, now));
+    pub fn tick(&mut self, archives: &dyn TraceArchives, now: UnixNanos) {
+        for join in self.tenants.values_mut() {
+            let archive = archives.archive(join.catalog());
+            join.tick(&mut self.normaliser, &*archive, now);
+        }
         self.publish(now);
     }
 
@@ -145,6 +149,12 @@ impl Joiner {
         }
     }
 
+    /// The sealed files of a tenant are others now, with the same rows or with rows of other
+    /// collectors besides. Not to be called while a seal is under way: its rows would be there twice.
+    pub fn replace_catalog(&mut self, tenant: &TenantId, catalog: Arc<TenantCatalog>, now: UnixNanos) {
+        tenant_join(&mut self.tenants, tenant, self.limits, now).replace_catalog(catalog);
+    }
+
     /// Replaces the operator's overrides; open traces are derived with them from their next span on.
     pub fn set_normaliser(&mut self, normaliser: Normaliser) {
         self.normaliser = normaliser;
@@ -167,6 +177,10 @@ impl Joiner {
             sum.revisions += counts.revisions;
             sum.derivations += counts.derivations;
             sum.archive_errors += counts.archive_errors;
+            sum.facts_address += counts.facts_address;
+            sum.facts_entry += counts.facts_entry;
+            sum.facts_conflict += counts.facts_conflict;
+            sum.uses.replace(SpanUses::default(), counts.uses);
         }
         sum
     }
@@ -179,6 +193,11 @@ impl Joiner {
             sum.open_traces += join.open_traces();
             sum.open_bytes += join.open_bytes();
             sum.unsealed_rows += join.unsealed_rows();
+            let across = join.across();
+            sum.across.addresses += across.addresses;
+            sum.across.requests += across.requests;
+            sum.across.questions += across.questions;
+            sum.across.refused += across.refused;
         }
         sum
     }

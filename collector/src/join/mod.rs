@@ -5,14 +5,20 @@
 //! |---|---|
 //! | `derive/` | spans of one trace → request, hops, verdicts (the trace-level rules) |
 //! | `diff.rs` | which hops to take back and which to add |
+//! | `edge_keys.rs` | keys of edges, shared |
 //! | `open_trace.rs` | the spans of one trace that may still grow, without duplicates |
 //! | `tenant.rs` | all open traces of one tenant and what they have emitted so far |
+//! | `across/` | what traces can tell about each other |
+//! | `uses.rs` | what became of every span |
 //! | `joiner.rs` | all tenants: ingest, tick, seal hand-over, publication |
 
+mod across;
 pub mod derive;
 mod diff;
+mod edge_keys;
 pub mod joiner;
 mod open_trace;
 mod tenant;
 #[cfg(test)]
 mod tests;
+pub mod uses;

@@ -4,14 +4,16 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use windrose_proto::hop::{Hop, Request};
+use windrose_proto::hop::{Hop, Question, Request};
 use windrose_proto::id::SpanId;
 use windrose_proto::limits::SPANS_PER_TRACE_MAX;
-use windrose_proto::normal::NormalSpan;
+use windrose_proto::normal::{Fact, NormalSpan};
 use windrose_proto::time::UnixNanos;
 use windrose_store::row::SpanRow;
 
 use super::derive::distinct_key;
+use super::uses::SpanUses;
+use crate::normalise::fact::span_id;
 
 /// What became of a span that was offered to a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +28,17 @@ pub(super) enum Taken {
     BeyondLimit,
 }
 
+/// A span as an open trace keeps it: what was received stands in the tables already.
+#[derive(Debug)]
+struct Kept {
+    normal: Arc<NormalSpan>,
+    rank: (u64, u64),
+}
+
 /// The spans of one trace and their consequences.
 #[derive(Debug)]
 pub(super) struct OpenTrace {
-    spans: Vec<SpanRow>,
+    spans: Vec<Kept>,
     /// Place of every distinct span, by the hash of what makes it distinct.
     places: HashMap<u64, u32, foldhash_fixed::Fixed>,
     /// Hops counted in the rollups at present.
@@ -46,6 +55,8 @@ pub(super) struct OpenTrace {
     pub(super) last_arrival: UnixNanos,
     /// Spans that came again since the last derivation.
     pub(super) duplicates: Vec<SpanId>,
+    /// How its spans are used as last derived.
+    pub(super) uses: SpanUses,
     bytes: usize,
 }
 
@@ -81,6 +92,7 @@ impl OpenTrace {
             first_arrival: now,
             last_arrival: now,
             duplicates: Vec::new(),
+            uses: SpanUses::default(),
             bytes: size_of::<Self>(),
         }
     }
@@ -98,10 +110,11 @@ impl OpenTrace {
             if self.duplicates.len() < DUPLICATES_KEPT {
                 self.duplicates.push(row.normal.span_id);
             }
-            if rank(row) <= rank(kept) {
+            let rank = rank(row);
+            if rank <= kept.rank {
                 return Taken::Duplicate;
             }
-            *kept = row.clone();
+            *kept = Kept { normal: Arc::clone(&row.normal), rank };
             self.dirty = true;
             return Taken::Longer;
         }
@@ -109,8 +122,8 @@ impl OpenTrace {
             return Taken::BeyondLimit;
         }
         self.places.insert(hash, self.spans.len() as u32);
-        self.bytes += row.normal.heap_estimate_bytes() + size_of::<SpanRow>();
-        self.spans.push(row.clone());
+        self.bytes += row.normal.heap_estimate_bytes() + size_of::<Kept>();
+        self.spans.push(Kept { normal: Arc::clone(&row.normal), rank: rank(row) });
         self.dirty = true;
         Taken::New
     }
@@ -122,11 +135,23 @@ impl OpenTrace {
 
     /// Estimated memory held.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes + self.emitted.len() * size_of::<Hop>()
+        // Each place of the table takes its entry and a byte of control, at most 7 of 8 are taken.
+        let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1) * 8 / 7;
+        self.bytes + places + self.emitted.capacity() * size_of::<Hop>() + size_of::<Request>()
     }
 
-    pub(super) fn span_count(&self) -> usize {
-        self.spans.len()
+    /// Whether anything but facts of other traces came.
+    pub(super) fn has_spans(&self) -> bool {
+        self.spans.iter().any(|row| row.normal.fact.is_none())
+    }
+
+    /// What the trace was told when it asked: the fact, and how many answers there were before.
+    pub(super) fn told(&self, question: &Question) -> Option<(&Fact, u64)> {
+        let id = span_id(question);
+        self.spans.iter().find_map(|row| {
+            let fact = row.normal.fact.as_deref().filter(|_| row.normal.span_id == id)?;
+            Some((fact, row.normal.duration_nanos()))
+        })
     }
 }
 

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use windrose_proto::edge::{CounterStats, EdgeKey, Sign};
-use windrose_proto::hop::Hop;
+use windrose_proto::hop::{Derived, Hop, Question};
 use windrose_proto::id::TraceId;
+use windrose_proto::normal::Fact;
 use windrose_proto::span::Span;
 use windrose_proto::time::UnixNanos;
 use windrose_store::hot::{HotTables, SpanChunk};
@@ -24,10 +25,13 @@ use windrose_store::row::{HopRow, RequestRow, SpanRow};
 use windrose_store::sealed::TenantCatalog;
 use windrose_store::snapshot::{Revisions, TenantSnapshot};
 
+use super::across::{Across, AcrossCounts};
 use super::derive::{DeriveOptions, derive};
 use super::diff::diff;
+use super::edge_keys::EdgeKeys;
 use super::open_trace::{OpenTrace, Taken};
-use crate::normalise::Normaliser;
+use super::uses::SpanUses;
+use crate::normalise::{Normaliser, fact};
 
 /// When a trace is settled and how much may be open.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,12 @@ pub trait TraceArchive {
     fn load(&self, trace: TraceId) -> Result<Vec<Span>, ArchiveError>;
 }
 
+/// The archive of a tenant, for the catalog the join knows.
+pub trait TraceArchives {
+    /// The sealed spans in `catalog`.
+    fn archive(&self, catalog: Arc<TenantCatalog>) -> Box<dyn TraceArchive + '_>;
+}
+
 /// Sealed spans could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("reading sealed spans of trace {trace}")]
@@ -81,6 +91,14 @@ pub struct JoinCounts {
     pub revisions: u64,
     pub derivations: u64,
     pub archive_errors: u64,
+    /// Facts of other traces that were stored with a trace.
+    pub facts_address: u64,
+    pub facts_entry: u64,
+    /// Of them, those that say that several answers fit.
+    pub facts_conflict: u64,
+    /// What became of the spans stored since the start: their sum, once everything is derived, is
+    /// `spans_stored` without those beyond the limit of their trace.
+    pub uses: SpanUses,
 }
 
 /// What one seal writes.
@@ -103,7 +121,8 @@ pub(super) struct TenantJoin {
     /// Traces settled in the current generation and in the one being sealed.
     settled: HashSet<TraceId>,
     settled_sealing: HashSet<TraceId>,
-    keys: HashSet<Arc<EdgeKey>>,
+    keys: EdgeKeys,
+    across: Across,
 
     hot: HotTables,
     pending_spans: Vec<SpanRow>,
@@ -127,7 +146,8 @@ impl TenantJoin {
             dirty: Vec::new(),
             settled: HashSet::new(),
             settled_sealing: HashSet::new(),
-            keys: HashSet::new(),
+            keys: EdgeKeys::default(),
+            across: Across::default(),
             hot: HotTables::default(),
             pending_spans: Vec::new(),
             pending_hops: Vec::new(),
@@ -165,32 +185,34 @@ impl TenantJoin {
         }
         self.book(&row, taken, late);
         if taken != Taken::Duplicate {
+            self.across.see(&row.normal);
             self.pending_spans.push(row);
         }
         self.changed = true;
     }
 
+    /// Counts what became of a row; spans also on their reporter, whose own counters know of spans only.
     fn book(&mut self, row: &SpanRow, taken: Taken, late: bool) {
+        // Of a longer copy, which takes the place of the stored one, the earlier was the duplicate.
+        let is_duplicate = matches!(taken, Taken::Duplicate | Taken::Longer);
+        if is_duplicate {
+            self.counts.spans_duplicate += 1;
+        } else {
+            self.counts.spans_stored += 1;
+            self.counts.spans_late += u64::from(late);
+            self.counts.spans_beyond_trace_limit += u64::from(taken == Taken::BeyondLimit);
+        }
+        if row.normal.logged.is_some() {
+            return;
+        }
         let counts = self.ledger.entry(&reporter_of(row));
         counts.received += 1;
         counts.last_span = counts.last_span.max(row.arrived);
-        match taken {
-            Taken::Duplicate => {
-                counts.duplicate += 1;
-                self.counts.spans_duplicate += 1;
-            }
-            Taken::New | Taken::BeyondLimit => {
-                counts.stored += 1;
-                counts.late += u64::from(late);
-                self.counts.spans_stored += 1;
-                self.counts.spans_late += u64::from(late);
-                self.counts.spans_beyond_trace_limit += u64::from(taken == Taken::BeyondLimit);
-            }
-            // The longer copy takes the place of the stored one, so it is the earlier that was the duplicate.
-            Taken::Longer => {
-                counts.duplicate += 1;
-                self.counts.spans_duplicate += 1;
-            }
+        if is_duplicate {
+            counts.duplicate += 1;
+        } else {
+            counts.stored += 1;
+            counts.late += u64::from(late);
         }
     }
 
@@ -198,14 +220,16 @@ impl TenantJoin {
     fn open_trace(&mut self, trace: TraceId, archive: &dyn TraceArchive, normaliser: &mut Normaliser, now: UnixNanos) {
         let mut open = OpenTrace::new(now);
         for row in self.known_spans(trace, archive, normaliser, now) {
+            self.across.see(&row.normal);
             open.take(&row);
         }
-        if open.span_count() == 0 {
+        if !open.has_spans() {
             self.counts.traces_opened += 1;
         } else {
             open.dirty = false;
             open.duplicates.clear();
             let derived = derive(&open.normalised(), &DeriveOptions::from(&*normaliser));
+            open.uses = SpanUses::of(&derived);
             open.emitted = derived.hops;
             open.request = Some(Arc::new(derived.request));
             open.written_revision = self.revisions.get(&trace).copied().unwrap_or(1);
@@ -264,7 +288,7 @@ impl TenantJoin {
 
     /// Attaches what a scrape counted to its edge.
     pub(super) fn add_counters(&mut self, key: EdgeKey, client_side: bool, at: UnixNanos, counters: &CounterStats) {
-        let key = intern(&mut self.keys, key);
+        let key = self.keys.shared(key);
         self.hot.add_to_edge(at, &key, |stats| {
             let side = if client_side { &mut stats.client_counters } else { &mut stats.server_counters };
             side.merge(counters);
@@ -280,11 +304,17 @@ impl TenantJoin {
         self.changed = true;
     }
 
-    /// Derives what changed, settles what is due.
-    pub(super) fn tick(&mut self, options: &DeriveOptions, now: UnixNanos) {
-        for trace in std::mem::take(&mut self.dirty) {
-            self.rederive(trace, options);
+    /// Derives what changed, tells traces what others know, settles what is due.
+    pub(super) fn tick(&mut self, normaliser: &mut Normaliser, archive: &dyn TraceArchive, now: UnixNanos) {
+        self.rederive_dirty(normaliser, now);
+        for (trace, question, fact) in self.across.take_news() {
+            if !self.open.contains_key(&trace) {
+                self.open_trace(trace, archive, normaliser, now);
+            }
+            self.tell(trace, &question, &fact, normaliser, now);
         }
+        self.rederive_dirty(normaliser, now);
+        self.across.sweep(now);
         while let Some((due, trace)) = self.waiting.front().copied() {
             if due > now && self.open_bytes <= self.limits.max_open_bytes {
                 break;
@@ -305,16 +335,81 @@ impl TenantJoin {
         self.publish_rows();
     }
 
-    fn rederive(&mut self, trace: TraceId, options: &DeriveOptions) {
+    fn rederive_dirty(&mut self, normaliser: &mut Normaliser, now: UnixNanos) {
+        let options = DeriveOptions::from(&*normaliser);
+        for trace in std::mem::take(&mut self.dirty) {
+            if let Some(derived) = self.derive(trace, normaliser, &options, now) {
+                self.emit(trace, derived);
+            }
+            self.book_duplicates(trace);
+        }
+    }
+
+    /// What a trace derives to, once it has been told what others know; `None` when nothing changed.
+    fn derive(
+        &mut self,
+        trace: TraceId,
+        normaliser: &mut Normaliser,
+        options: &DeriveOptions,
+        now: UnixNanos,
+    ) -> Option<Derived> {
+        let open = self.open.get_mut(&trace).filter(|open| open.dirty && open.has_spans())?;
+        open.dirty = false;
+        let mut derived = derive(&open.normalised(), options);
+        self.counts.derivations += 1;
+        for question in &derived.questions {
+            if let Some(fact) = self.across.ask(trace, question, now) {
+                self.tell(trace, question, &fact, normaliser, now);
+            }
+        }
+        let open = self.open.get_mut(&trace)?;
+        if std::mem::take(&mut open.dirty) {
+            derived = derive(&open.normalised(), options);
+            self.counts.derivations += 1;
+        }
+        self.across.offer(&derived, now);
+        Some(derived)
+    }
+
+    /// Stores what other traces say about this one, unless it has been told so already.
+    fn tell(&mut self, trace: TraceId, question: &Question, fact: &Fact, normaliser: &mut Normaliser, now: UnixNanos) {
+        let Some(open) = self.open.get_mut(&trace).filter(|open| open.has_spans()) else { return };
+        let decisions = match open.told(question) {
+            Some((told, _)) if told == fact => return,
+            Some((_, decisions)) => decisions,
+            None => 0,
+        };
+        let span = fact::to_span(trace, question, fact, decisions + 1);
+        let row = SpanRow { normal: Arc::new(normaliser.normalise(&span)), span: Arc::new(span), arrived: now };
+        let was_dirty = open.dirty || !open.duplicates.is_empty();
+        let bytes_before = open.bytes();
+        open.take(&row);
+        open.duplicates.retain(|span| *span != row.span.span_id);
+        self.open_bytes = self.open_bytes + open.bytes() - bytes_before;
+        if !was_dirty {
+            self.dirty.push(trace);
+        }
+        self.pending_spans.push(row);
+        let (count, is_conflict) = match fact {
+            Fact::Address { node, .. } => (&mut self.counts.facts_address, node.is_none()),
+            Fact::Entry { link } => (&mut self.counts.facts_entry, link.is_none()),
+        };
+        *count += 1;
+        self.counts.facts_conflict += u64::from(is_conflict);
+        self.changed = true;
+    }
+
+    /// Brings the rollups from what the trace has emitted to what it derives to now.
+    fn emit(&mut self, trace: TraceId, derived: Derived) {
         let Some(open) = self.open.get_mut(&trace) else { return };
         let bytes_before = open.bytes();
-        if std::mem::take(&mut open.dirty) {
-            let derived = derive(&open.normalised(), options);
-            self.counts.derivations += 1;
+        let uses = SpanUses::of(&derived);
+        self.counts.uses.replace(std::mem::replace(&mut open.uses, uses), uses);
+        {
             let late = open.written_revision > 0;
             let (hot, keys) = (&mut self.hot, &mut self.keys);
             let mut apply = |hop: &Hop, sign| {
-                let key = intern(keys, EdgeKey::of(hop));
+                let key = keys.of_hop(hop);
                 hot.add_to_edge(hop.start, &key, |stats| stats.spans.apply(hop, sign, late));
             };
             let (mut retracted, mut added) = (Vec::new(), Vec::new());
@@ -326,16 +421,22 @@ impl TenantJoin {
             open.emitted = derived.hops;
             open.request = Some(Arc::new(derived.request));
         }
+        self.open_bytes = self.open_bytes + open.bytes() - bytes_before;
+        self.changed = true;
+    }
+
+    /// Counts spans that came again on the edges they are evidence of.
+    fn book_duplicates(&mut self, trace: TraceId) {
+        let Some(open) = self.open.get_mut(&trace) else { return };
         let duplicates = std::mem::take(&mut open.duplicates);
         for span in duplicates {
             let hops = open.emitted.iter().filter(|hop| hop.client_span == Some(span) || hop.server_span == Some(span));
             for hop in hops {
-                let key = intern(&mut self.keys, EdgeKey::of(hop));
+                let key = self.keys.of_hop(hop);
                 self.hot.add_to_edge(hop.start, &key, |stats| stats.spans.duplicate += 1);
+                self.changed = true;
             }
         }
-        self.open_bytes = self.open_bytes + open.bytes() - bytes_before;
-        self.changed = true;
     }
 
     /// Writes the rows of a trace and lets go of its spans.
@@ -417,7 +518,20 @@ impl TenantJoin {
         self.sealing = None;
         self.settled_sealing.clear();
         self.sealed = catalog;
-        self.keys.retain(|key| Arc::strong_count(key) > 1);
+        self.keys.forget_unused();
+        self.changed = true;
+    }
+
+    /// See [`super::joiner::Joiner::replace_catalog`].
+    pub(super) fn replace_catalog(&mut self, catalog: Arc<TenantCatalog>) {
+        debug_assert!(self.sealing.is_none(), "rows being sealed would be there twice");
+        // Our own revisions are known; those of other collectors come with their files.
+        let ours = Arc::make_mut(&mut self.revisions);
+        for (trace, revision) in catalog.revisions() {
+            let latest = ours.entry(trace).or_default();
+            *latest = revision.max(*latest);
+        }
+        self.sealed = catalog;
         self.changed = true;
     }
 
@@ -429,6 +543,11 @@ impl TenantJoin {
         self.open.len()
     }
 
+    /// What is known across traces.
+    pub(super) fn across(&self) -> AcrossCounts {
+        self.across.counts()
+    }
+
     pub(super) fn open_bytes(&self) -> usize {
         self.open_bytes
     }
@@ -436,17 +555,6 @@ impl TenantJoin {
     /// Rows and cells that wait for a seal.
     pub(super) fn unsealed_rows(&self) -> usize {
         self.hot.rows()
-    }
-}
-
-fn intern(keys: &mut HashSet<Arc<EdgeKey>>, key: EdgeKey) -> Arc<EdgeKey> {
-    match keys.get(&key) {
-        Some(known) => Arc::clone(known),
-        None => {
-            let shared = Arc::new(key);
-            keys.insert(Arc::clone(&shared));
-            shared
-        }
     }
 }
 

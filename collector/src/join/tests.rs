@@ -17,14 +17,15 @@ use windrose_proto::span::{Resource, Scope, Span, StatusCode};
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 use windrose_store::hot::HotTables;
+use windrose_store::sealed::TenantCatalog;
 use windrose_store::store::Store;
 
 use super::derive::{DeriveOptions, derive};
-use super::joiner::{ArchiveError, JoinLimits, Joiner, TraceArchive};
+use super::joiner::{ArchiveError, JoinLimits, Joiner, TraceArchive, TraceArchives};
 use crate::normalise::Normaliser;
 use crate::normalise::overrides::Overrides;
 
-const START: u64 = 1_800_000_000_000_000_000;
+pub(super) const START: u64 = 1_800_000_000_000_000_000;
 
 /// Spans that left memory, as sealed files would give them back.
 #[derive(Debug, Default)]
@@ -43,6 +44,22 @@ impl TraceArchive for Sealed {
     }
 }
 
+impl TraceArchive for &Sealed {
+    fn may_contain(&self, trace: TraceId) -> bool {
+        Sealed::may_contain(self, trace)
+    }
+
+    fn load(&self, trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
+        Sealed::load(self, trace)
+    }
+}
+
+impl TraceArchives for Sealed {
+    fn archive(&self, _catalog: Arc<TenantCatalog>) -> Box<dyn TraceArchive + '_> {
+        Box::new(self)
+    }
+}
+
 fn envoy(service: &str) -> Arc<Resource> {
     let mut attributes = Attributes::default();
     attributes.push("service.name", Value::Str(format!("{service}.shop").into()));
@@ -50,19 +67,19 @@ fn envoy(service: &str) -> Arc<Resource> {
     Arc::new(Resource { attributes, ..Resource::default() })
 }
 
-struct Half<'a> {
-    service: &'a str,
-    node: &'a str,
-    kind: SpanKind,
-    cluster: String,
-    id: u64,
-    parent: Option<u64>,
-    start: u64,
-    millis: u64,
-    status: u16,
+pub(super) struct Half<'a> {
+    pub(super) service: &'a str,
+    pub(super) node: &'a str,
+    pub(super) kind: SpanKind,
+    pub(super) cluster: String,
+    pub(super) id: u64,
+    pub(super) parent: Option<u64>,
+    pub(super) start: u64,
+    pub(super) millis: u64,
+    pub(super) status: u16,
 }
 
-fn span(trace: u128, half: Half<'_>) -> Span {
+pub(super) fn span(trace: u128, half: Half<'_>) -> Span {
     let mut attributes = Attributes::default();
     let text = |value: String| Value::Str(Text::from(value));
     attributes.push("component", text("proxy".into()));
@@ -240,7 +257,7 @@ impl Run {
 
     fn tick(&mut self, secs: u64) {
         self.now = self.now.plus(Duration::from_secs(secs));
-        self.joiner.tick(self.now);
+        self.joiner.tick(&self.sealed, self.now);
     }
 
     fn seal(&mut self) {
@@ -372,8 +389,167 @@ fn memory_of_open_traces_is_bounded() {
     let now = UnixNanos(START);
     for number in 0..200 {
         joiner.ingest(&TenantId::default(), trace_spans(number, 5, 200), now, &sealed, now);
-        joiner.tick(now);
+        joiner.tick(&sealed, now);
     }
     assert!(joiner.gauges().open_bytes <= limits.max_open_bytes, "{:?}", joiner.gauges());
     assert!(joiner.counts().traces_evicted > 0);
+}
+
+// === Across traces ===
+
+/// A caller that nobody heard of yet, an orphan it called, and a restarted trace of one request.
+fn spans_across_traces() -> Vec<Span> {
+    let at = |millis: u64| START + millis * 1_000_000;
+    let outbound = |service: &str| format!("outbound|8080||{service}.shop.svc.cluster.local");
+    let half = |service, node, kind, cluster, id, parent, start, millis| Half {
+        service,
+        node,
+        kind,
+        cluster,
+        id,
+        parent,
+        start,
+        millis,
+        status: 200,
+    };
+    let with = |span: Span, texts: &[(&'static str, &str)]| {
+        let mut span = span;
+        for (key, text) in texts {
+            span.attributes.push(*key, Value::Str((*text).into()));
+        }
+        span
+    };
+    let from = |span: Span, ip: &str| {
+        let mut moved = span.clone();
+        moved.attributes = Attributes::default();
+        for attribute in span.attributes.iter() {
+            let value = match (&*attribute.key, attribute.value.as_str()) {
+                ("node_id", Some(id)) => Value::Str(id.replace("10.0.0.1", ip).into()),
+                _ => attribute.value.clone(),
+            };
+            moved.attributes.push(attribute.key.clone(), value);
+        }
+        moved
+    };
+    let request = [("guid:x-request-id", "r-1")];
+    vec![
+        // Trace 1: orders calls users; its own address is 10.0.0.5.
+        from(span(1, half("orders", "sidecar", SpanKind::Client, outbound("users"), 11, None, at(0), 20)), "10.0.0.5"),
+        from(
+            span(1, half("users", "sidecar", SpanKind::Server, "inbound|8080||".into(), 12, Some(11), at(1), 10)),
+            "10.0.0.6",
+        ),
+        // Trace 2: stock was called from 10.0.0.5; the caller's span never came.
+        with(
+            from(
+                span(2, half("stock", "sidecar", SpanKind::Server, "inbound|8080||".into(), 21, Some(20), at(5), 10)),
+                "10.0.0.7",
+            ),
+            &[("peer.address", "10.0.0.5")],
+        ),
+        // Trace 3: a gateway calls carts, whose sidecar does not read its header.
+        with(span(3, half("gateway", "router", SpanKind::Server, outbound("carts"), 31, None, at(100), 50)), &request),
+        span(3, half("gateway", "router", SpanKind::Client, outbound("carts"), 32, Some(31), at(101), 48)),
+        // Trace 4: the same request, begun anew, goes on to prices.
+        with(
+            from(
+                span(4, half("carts", "sidecar", SpanKind::Server, "inbound|8080||".into(), 41, None, at(102), 40)),
+                "10.0.0.8",
+            ),
+            &request,
+        ),
+        with(
+            from(
+                span(4, half("carts", "sidecar", SpanKind::Client, outbound("prices"), 42, Some(41), at(103), 30)),
+                "10.0.0.8",
+            ),
+            &request,
+        ),
+    ]
+}
+
+fn edge_names(rollup: &Rollup) -> Vec<String> {
+    let name = |(key, stats): (&EdgeKey, &EdgeStats)| {
+        let entry = match &key.entry {
+            Some(windrose_proto::hop::Entry::Route(route)) => route.route.to_string(),
+            Some(windrose_proto::hop::Entry::Unknown(gap)) => gap.as_str().to_owned(),
+            None => String::new(),
+        };
+        let ends = format!("{} -> {}", key.source.service, key.destination.service);
+        format!("{ends} [{entry}] {} {}", key.direction, stats.spans.calls)
+    };
+    let mut names: Vec<String> = rollup.iter().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn other_traces_say_whose_an_address_is_and_which_request_goes_on() {
+    let mut run = Run::new();
+    run.ingest(&spans_across_traces());
+    run.tick(0);
+    run.tick(11);
+    let (rollup, rows) = published(&run.store, &run.sealed);
+    assert_eq!(
+        edge_names(&rollup),
+        [
+            "(client) -> gateway [GET /api/orders/{id}] north_south 1",
+            "carts -> prices [GET /api/orders/{id}] east_west 1",
+            "gateway -> carts [GET /api/orders/{id}] north_south 1",
+            "orders -> stock [parent_never_received] east_west 1",
+            "orders -> users [propagation_lost] east_west 1",
+        ]
+    );
+    let trace = TraceId::new(4_u128.to_be_bytes()).expect("not zero");
+    assert_eq!(rows[&trace].0.gaps.as_slice(), [windrose_proto::hop::Gap::NoGateway]);
+    let counts = run.joiner.counts();
+    assert_eq!((counts.facts_address, counts.facts_entry, counts.facts_conflict), (1, 1, 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// In whatever order, batches and ticks the spans come, with late ones after settling and after
+    /// sealing: the same rollups and rows.
+    #[test]
+    fn what_traces_learn_from_each_other_does_not_depend_on_the_order(
+        order in any::<u64>(),
+        duplicates in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        steps in prop::collection::vec(prop_oneof![
+            4 => (1_usize..4).prop_map(Step::Ingest),
+            3 => (0_u64..15).prop_map(Step::Tick),
+            1 => Just(Step::Seal),
+        ], 1..20),
+    ) {
+        let spans = spans_across_traces();
+        let mut at_once = Run::new();
+        at_once.ingest(&spans);
+        at_once.tick(0);
+        at_once.tick(11);
+        let want = published(&at_once.store, &at_once.sealed);
+
+        let mut sent = spans.clone();
+        sent.extend(duplicates.iter().map(|index| spans[index.index(spans.len())].clone()));
+        shuffle(&mut sent, order);
+        let mut run = Run::new();
+        let mut next = 0;
+        for step in steps {
+            match step {
+                Step::Ingest(count) => {
+                    let end = (next + count).min(sent.len());
+                    run.ingest(&sent[next..end]);
+                    next = end;
+                }
+                Step::Tick(secs) => run.tick(secs),
+                Step::Seal => run.seal(),
+                Step::Restart => unreachable!("not among the steps"),
+            }
+        }
+        run.ingest(&sent[next..]);
+        run.tick(0);
+        run.tick(11);
+        let found = published(&run.store, &run.sealed);
+        prop_assert_eq!(found.0, want.0);
+        prop_assert_eq!(found.1, want.1);
+    }
 }

@@ -1,6 +1,7 @@
 //! From a sample to the edges and fields it counts for: one function per vendor (rules M6–M9).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use smallvec::{SmallVec, smallvec};
 use windrose_proto::Text;
@@ -23,6 +24,8 @@ pub struct Context<'a> {
     pub(super) proxy_kind: ProxyKind,
     /// The handler whose series count each request of a Caddy exactly once (rule MX4).
     caddy_handler: Option<String>,
+    /// For an egress gateway on APISIX: the outside host that each of its services stands for.
+    apisix_hosts: BTreeMap<String, String>,
 }
 
 /// Where a field belongs.
@@ -84,7 +87,11 @@ pub(super) fn bind(context: &Context<'_>, shape: Shape<'_>, labels: Labels<'_>) 
 impl<'a> Context<'a> {
     pub(super) fn of(identity: &'a TargetIdentity, page: Page<'_>, options: &'a Options) -> Self {
         let kind = identity.proxy_kind.unwrap_or_else(|| proxy_kind_of(page.body));
-        Self { identity, options, proxy_kind: kind, caddy_handler: caddy_handler(page) }
+        let apisix_hosts = match (kind, identity.role) {
+            (ProxyKind::Apisix, Some(NodeRole::Egress)) => apisix_hosts(page, options),
+            _ => BTreeMap::new(),
+        };
+        Self { identity, options, proxy_kind: kind, caddy_handler: caddy_handler(page), apisix_hosts }
     }
 
     fn own(&self) -> Peer {
@@ -149,6 +156,25 @@ fn caddy_handler(page: Page<'_>) -> Option<String> {
     handlers
         .min_by_key(|handler| (handler != "subroute", handler != "reverse_proxy", handler.clone().into_owned()))
         .map(Cow::into_owned)
+}
+
+/// The one outside host of each service of an egress gateway, by which its spans call the service
+/// too (T5). Latencies name the service only, so the host is looked up rather than read.
+fn apisix_hosts(page: Page<'_>, options: &Options) -> BTreeMap<String, String> {
+    let mut hosts: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for sample in Parser::new(page.body, Dialect::Text).samples().filter(|sample| sample.name == "apisix_http_status") {
+        let (Some(service), Some(host)) = (sample.labels.get("service"), sample.labels.get("matched_host")) else {
+            continue;
+        };
+        if service.is_empty() || host.is_empty() || options.overrides.hosts.is_internal(&host) {
+            continue;
+        }
+        let known = hosts.entry(service.into_owned()).or_insert_with(|| Some(host.clone().into_owned()));
+        if known.as_deref() != Some(&*host) {
+            *known = None;
+        }
+    }
+    hosts.into_iter().filter_map(|(service, host)| Some((service, host?))).collect()
 }
 
 /// A sample with everything needed to interpret it.
@@ -728,14 +754,15 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The service's name. Latencies carry no host, so the host cannot take its place: counts and
-    /// latencies would come apart. An outside address makes the edge external.
+    /// The service's name; of an egress gateway the outside host it stands for. An outside address
+    /// makes the edge external.
     fn apisix_destination(&self) -> Option<PeerNode> {
         let node = self.label("node");
         let outside =
             node.as_deref().and_then(|node| node.parse().ok()).map(|ip| !crate::normalise::host::is_private_ip(ip));
         let name = self.label("service").or_else(|| self.label("matched_host")).or(node)?;
-        let named = self.node_of_host(&name);
+        let host = self.context.apisix_hosts.get(&*name).map(String::as_str);
+        let named = self.node_of_host(host.unwrap_or(&name));
         let external = outside.or(named.external);
         Some(PeerNode { external, ..named })
     }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use windrose_proto::Text;
 use windrose_proto::attributes::Value;
-use windrose_proto::model::{Protocol, ProxyKind};
-use windrose_proto::normal::{Destination, Identity, Leg, NormalSpan};
+use windrose_proto::model::{IngestProtocol, Protocol, ProxyKind};
+use windrose_proto::normal::{Connections, Destination, Identity, Leg, NormalSpan};
 use windrose_proto::span::{Span, StatusCode};
 
 use super::attrs::{Key, View};
 use super::cluster::ClusterSide;
 use super::destination::destination;
+use super::fact;
 use super::host::host_of;
 use super::identity::identity;
 use super::intern::{Interner, KnownIdentity};
@@ -81,6 +82,13 @@ impl Normaliser {
             .map(|parts| interner.destination(parts, |raw| renamed(raw, overrides)));
         let protocol = protocol(view);
         let (peer_ip, peer_port) = peer(&reading, vantage);
+        let host = host(view);
+        let mirror = proxy_kind.is_envoy_family()
+            && (&*span.name == MIRROR_SPAN
+                || host.as_ref().is_some_and(|host| {
+                    let is_called_so = [Some(&identity.service), destination.as_ref().map(|to| &to.service)];
+                    host.ends_with(SHADOW) && !is_called_so.into_iter().flatten().any(|name| name.ends_with(SHADOW))
+                }));
 
         NormalSpan {
             trace_id: span.trace_id,
@@ -108,7 +116,7 @@ impl Normaliser {
             protocol,
             tls: tls(view, vantage),
             method: view.first_text(&[Key::HttpRequestMethod, Key::HttpMethod]).cloned(),
-            host: host(view),
+            host,
             path: path(view, protocol),
             route: view.first_text(&[Key::HttpRoute, Key::KongRouteName]).cloned(),
             consumer: view.text(Key::KongConsumer).cloned(),
@@ -124,9 +132,17 @@ impl Normaliser {
             inferred_service: view.text(Key::ApisixServiceName).cloned(),
             downstream_cluster: view.text(Key::DownstreamCluster).cloned(),
             local_reply: local_reply(view),
+            logged: (span.ingest == IngestProtocol::AccessLog).then(|| Arc::new(connections(view))),
+            mirror,
+            fact: fact::read(span).map(Arc::new),
         }
     }
 }
+
+/// What Envoy calls the span of a request it mirrors.
+const MIRROR_SPAN: &str = "mirror";
+/// What Envoy appends to the host of a mirrored request. A service may also be called like that.
+const SHADOW: &str = "-shadow";
 
 /// Aliases also apply to how callers name a node, or an aliased node would be two.
 fn renamed(raw: &Destination, overrides: &Overrides) -> Option<Destination> {
@@ -170,6 +186,15 @@ fn rpc_path(view: &View<'_>) -> Option<Text> {
 
 fn bytes(view: &View<'_>, keys: &[Key]) -> Option<u64> {
     view.number(keys).and_then(|bytes| u64::try_from(bytes).ok())
+}
+
+fn connections(view: &View<'_>) -> Connections {
+    let address = |key| view.text(key).and_then(|text| text.parse().ok());
+    Connections {
+        caller: address(Key::DownstreamRemoteAddress),
+        outgoing: address(Key::UpstreamLocalAddress),
+        endpoint: address(Key::UpstreamHost),
+    }
 }
 
 fn leg(view: &View<'_>, kind: ProxyKind) -> Option<Leg> {

@@ -8,7 +8,7 @@ use windrose_proto::id::TraceId;
 use windrose_proto::span::Span;
 use windrose_store::sealed::TenantCatalog;
 
-use crate::join::joiner::{ArchiveError, TraceArchive};
+use crate::join::joiner::{ArchiveError, TraceArchive, TraceArchives};
 
 /// The sealed segments of one tenant, read from the joiner's own thread.
 #[derive(Debug)]
@@ -25,6 +25,18 @@ impl TraceArchive for SealedArchive {
     fn load(&self, trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
         let read = self.runtime.block_on(self.catalog.read_trace(trace));
         read.map_err(|error| ArchiveError { trace, source: Box::new(error) })
+    }
+}
+
+/// The sealed segments of any tenant.
+#[derive(Debug)]
+pub(super) struct SealedArchives {
+    pub(super) runtime: Handle,
+}
+
+impl TraceArchives for SealedArchives {
+    fn archive(&self, catalog: Arc<TenantCatalog>) -> Box<dyn TraceArchive + '_> {
+        Box::new(SealedArchive { catalog, runtime: self.runtime.clone() })
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn record_of(submission: &Submission) -> Record {
         VERSION,
         submission.format.code(),
         submission.encoding.code(),
-        // There are four protocols.
+        // There are five protocols.
         ingest.unwrap_or_default() as u8,
     ];
     let kind = match submission.format {
@@ -49,6 +49,8 @@ pub(super) fn record_of(submission: &Submission) -> Record {
         BodyFormat::ZipkinJson => RecordKind::ZipkinJson,
         BodyFormat::ZipkinProtobuf => RecordKind::ZipkinProtobuf,
         BodyFormat::SkywalkingJson => RecordKind::SkywalkingJson,
+        BodyFormat::OtlpLogsProtobuf => RecordKind::OtlpLogsProtobuf,
+        BodyFormat::OtlpLogsJson => RecordKind::OtlpLogsJson,
     };
     let encoding = match submission.encoding {
         ContentEncoding::Gzip => LogEncoding::Gzip,

@@ -37,7 +37,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use windrose_proto::time::Clock;
 use windrose_store::disk::Disk;
-use windrose_store::sealed::{SealError, Sealed, SegmentError};
+use windrose_store::sealed::{Location, LocationError, SealError, Sealed, SegmentError, WriterName};
 use windrose_store::store::Store;
 use windrose_store::wal::{CommitLog, OpenError, Recovery, WalConfig, WalStats};
 
@@ -54,6 +54,7 @@ use intake::Batch;
 #[derive(Debug)]
 pub struct PipelineConfig {
     pub data_dir: PathBuf,
+    pub tables: TablesConfig,
     pub wal: WalConfig,
     pub join: JoinLimits,
     pub overrides: Overrides,
@@ -61,6 +62,29 @@ pub struct PipelineConfig {
     pub tick: Duration,
     pub seal: SealPolicy,
 }
+
+/// Where the sealed tables lie.
+#[derive(Clone, Debug)]
+pub struct TablesConfig {
+    pub location: Location,
+    /// Under which name they are written: one of its own for every collector that shares them.
+    pub writer: WriterName,
+}
+
+impl TablesConfig {
+    /// The tables in a directory that no other process writes to: any name will do.
+    ///
+    /// # Panics
+    /// Never: the name keeps to the rules for names.
+    #[must_use]
+    pub fn in_directory(dir: PathBuf) -> Self {
+        let writer = WriterName::new(LOCAL_WRITER).expect("the name keeps to the rules for names");
+        Self { location: Location::Directory(dir), writer }
+    }
+}
+
+/// The writer of tables that are not shared.
+pub const LOCAL_WRITER: &str = "local";
 
 /// Why the pipeline did not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +97,8 @@ pub enum StartError {
     },
     #[error("starting a thread")]
     Thread(#[source] io::Error),
-    #[error("using the table directory {}", dir.display())]
-    TableDir {
-        dir: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error("opening the place of the sealed tables")]
+    Location(#[source] LocationError),
     #[error("opening the sealed tables")]
     Tables(#[source] SealError),
     #[error("reading sealed tables")]

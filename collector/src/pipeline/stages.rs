@@ -5,7 +5,6 @@
 //! [`Stages::tick`], and a crash wherever it likes.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use hashbrown::HashMap;
 use tokio::runtime::Handle;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::disk::Disk;
-use windrose_store::sealed::{DiskStore, Recovered, Sealed, WriterName};
+use windrose_store::sealed::{Recovered, Sealed};
 use windrose_store::snapshot::Revisions;
 use windrose_store::store::Store;
 use windrose_store::wal::{CommitLog, Committer, Wal, WalPosition};
@@ -24,12 +23,9 @@ use super::intake::{Batch, LogIntake};
 use super::sealer::Sealer;
 use super::steady::SteadyClock;
 use super::worker::{JoinStats, Step, Worker};
-use super::{Pipeline, PipelineConfig, StartError};
+use super::{Pipeline, PipelineConfig, StartError, TablesConfig};
 use crate::join::joiner::Joiner;
 use crate::normalise::Normaliser;
-
-/// One process writes to a data directory, so its name need not tell writers apart.
-const WRITER: &str = "local";
 
 /// A pipeline that does nothing by itself.
 pub struct Stages {
@@ -53,7 +49,7 @@ impl Stages {
         let opened = Wal::open(Arc::clone(&disk), &dir, config.wal, Arc::clone(&clock));
         let (wal, recovery) = opened.map_err(|source| StartError::Wal { dir, source })?;
         let now = clock.now();
-        let (sealed, recovered) = open_tables(Arc::clone(&disk), &config.data_dir.join("tables"), now).await?;
+        let (sealed, recovered) = open_tables(Arc::clone(&disk), config.tables, now).await?;
         let sealed_until = recovered.as_ref().map(|seal| WalPosition { segment: seal.wal.0, offset: seal.wal.1 });
         let oldest = recovery.oldest.unwrap_or(recovery.end);
         let from = sealed_until.unwrap_or(oldest).max(oldest);
@@ -72,6 +68,7 @@ impl Stages {
             clock: SteadyClock::new(Arc::clone(&clock)),
             runtime: runtime.clone(),
             tick: config.tick,
+            catalog: sealed.catalog(),
             sealer: Sealer {
                 sealed: Arc::clone(&sealed),
                 runtime,
@@ -149,13 +146,11 @@ impl fmt::Debug for Stages {
 
 async fn open_tables(
     disk: Arc<dyn Disk>,
-    dir: &Path,
+    tables: TablesConfig,
     now: UnixNanos,
 ) -> Result<(Arc<Sealed>, Option<Recovered>), StartError> {
-    let object_store =
-        DiskStore::open(disk, dir).map_err(|source| StartError::TableDir { dir: dir.to_owned(), source })?;
-    let writer = WriterName::new(WRITER).expect("the name keeps to the rules for names");
-    let (sealed, recovered) = Sealed::open(Arc::new(object_store), writer, now).await.map_err(StartError::Tables)?;
+    let store = tables.location.open(disk).map_err(StartError::Location)?;
+    let (sealed, recovered) = Sealed::open(store, tables.writer, now).await.map_err(StartError::Tables)?;
     Ok((Arc::new(sealed), recovered))
 }
 
@@ -168,7 +163,7 @@ async fn restore(
     now: UnixNanos,
 ) -> Result<(), StartError> {
     for (tenant, catalog) in sealed.catalog().tenants() {
-        let revisions: Revisions = catalog.revisions().await.map_err(StartError::Segment)?;
+        let revisions: Revisions = catalog.revisions();
         let open = recovered.and_then(|seal| seal.open_traces.get(tenant)).map_or(&[][..], Vec::as_slice);
         let mut spans = HashMap::new();
         for trace in open {

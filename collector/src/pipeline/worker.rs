@@ -1,5 +1,6 @@
 //! The joiner thread: takes committed records in log order, ticks, publishes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -12,9 +13,10 @@ use tokio::runtime::Handle;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 use windrose_proto::wire::CounterBatch;
+use windrose_store::sealed::SealedCatalog;
 use windrose_store::wal::{CommitLog, Committed, Consumer, Delivery, Received, RecordKind, WalPosition, cut_point};
 
-use super::archive::SealedArchive;
+use super::archive::{SealedArchive, SealedArchives};
 use super::intake::Batch;
 use super::logged::{ReplayError, replay};
 use super::sealer::Sealer;
@@ -51,6 +53,8 @@ pub(super) struct Worker {
     pub(super) runtime: Handle,
     pub(super) tick: Duration,
     pub(super) sealer: Sealer,
+    /// The sealed files as the joiner knows them.
+    pub(super) catalog: Arc<SealedCatalog>,
     pub(super) log: Arc<CommitLog<Batch>>,
     /// Set before the log is closed: from then on everything in it is joined, whatever memory it takes.
     pub(super) closing: Arc<AtomicBool>,
@@ -165,6 +169,7 @@ impl Worker {
         for tenant in &finished.tenants {
             self.joiner.finish_seal(tenant, finished.catalog.tenant(tenant));
         }
+        self.take_catalog(now);
         self.joiner.publish(now);
         // All tables commit up to the same position, and traces that are still open are listed with
         // the seal, so that none of them needs the log.
@@ -173,10 +178,30 @@ impl Worker {
         }
     }
 
+    /// Takes over what compaction, retention and other collectors have made of the sealed files. Not
+    /// while a seal is under way: until it is finished here, the catalog may or may not have its rows.
+    fn take_catalog(&mut self, now: UnixNanos) {
+        if self.sealer.under_way.is_some() {
+            return;
+        }
+        let catalog = self.sealer.sealed.catalog();
+        if Arc::ptr_eq(&catalog, &self.catalog) {
+            return;
+        }
+        // A tenant whose last file went has none in the new catalog.
+        let before = std::mem::replace(&mut self.catalog, Arc::clone(&catalog));
+        let tenants: BTreeSet<&TenantId> =
+            before.tenants().chain(catalog.tenants()).map(|(tenant, _)| tenant).collect();
+        for tenant in tenants {
+            self.joiner.replace_catalog(tenant, catalog.tenant(tenant), now);
+        }
+    }
+
     /// Derives and publishes what has changed, and seals when that is due.
     pub(super) fn tick(&mut self) {
         let now = self.clock.now();
-        self.joiner.tick(now);
+        self.take_catalog(now);
+        self.joiner.tick(&SealedArchives { runtime: self.runtime.clone() }, now);
         self.poll_seal(Duration::ZERO);
         if self.sealer.is_due(now, self.joiner.gauges().unsealed_rows) {
             let batches = self.joiner.begin_seal(now);
@@ -196,11 +221,11 @@ fn decode_again(kind: RecordKind, payload: Bytes, arrival: UnixNanos) -> Result<
         | RecordKind::OtlpTracesJson
         | RecordKind::ZipkinJson
         | RecordKind::ZipkinProtobuf
-        | RecordKind::SkywalkingJson => Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans))),
+        | RecordKind::SkywalkingJson
+        | RecordKind::OtlpLogsProtobuf
+        | RecordKind::OtlpLogsJson => Ok(Some(Batch::Spans(replay(&payload, arrival)?.spans))),
         RecordKind::CounterDeltas => Ok(Some(Batch::Counters(CounterBatch::decode(payload)?))),
         RecordKind::SealIntent => Ok(None),
-        RecordKind::OtlpLogsProtobuf | RecordKind::OtlpMetricsProtobuf | RecordKind::MetricBatch => {
-            Err(ReplayError::Kind)
-        }
+        RecordKind::OtlpMetricsProtobuf | RecordKind::MetricBatch => Err(ReplayError::Kind),
     }
 }

@@ -1,4 +1,4 @@
-//! OTLP/gRPC: `TraceService/Export`.
+//! OTLP/gRPC: `TraceService/Export` and `LogsService/Export`.
 //!
 //! The unary call is framed by hand: a request is one message, five bytes of prefix (is it
 //! compressed, length) and its bytes. That keeps the sender's bytes as they are, compressed ones
@@ -38,10 +38,10 @@ const PREFIX_BYTES: usize = 5;
 
 pub(super) fn router<I: Intake>(receiver: Arc<Receiver<I>>) -> Router {
     Router::new()
-        .route(TRACES, any(export::<I>))
+        .route(TRACES, any(export_traces::<I>))
+        .route(LOGS, any(export_logs::<I>))
         .route(METRICS, any(async || not_taken("metrics are not taken here: scrape the proxies, or send spans only")))
-        .route(LOGS, any(async || not_taken("logs are not taken here: send spans only")))
-        .fallback(async || not_taken("unknown method: this is OTLP/gRPC, TraceService/Export"))
+        .fallback(async || not_taken("unknown method: this is OTLP/gRPC, TraceService/Export and LogsService/Export"))
         .with_state(receiver)
 }
 
@@ -49,7 +49,20 @@ fn not_taken(message: &'static str) -> Response<Body> {
     answer(Err(Failure::unsupported(message)))
 }
 
-async fn export<I: Intake>(State(receiver): State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
+async fn export_traces<I: Intake>(receiver: State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
+    export(&receiver, request, BodyFormat::OtlpProtobuf, IngestProtocol::OtlpGrpc).await
+}
+
+async fn export_logs<I: Intake>(receiver: State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
+    export(&receiver, request, BodyFormat::OtlpLogsProtobuf, IngestProtocol::AccessLog).await
+}
+
+async fn export<I: Intake>(
+    receiver: &Receiver<I>,
+    request: Request<Body>,
+    format: BodyFormat,
+    ingest: IngestProtocol,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
     if head.method != Method::POST || !is_grpc(&head.headers) {
         // Not gRPC at all: a browser, or OTLP/HTTP on the wrong port.
@@ -60,10 +73,10 @@ async fn export<I: Intake>(State(receiver): State<Arc<Receiver<I>>>, request: Re
     }
     let result = match content_encoding(&head.headers, GRPC_ENCODING) {
         Ok(encoding) => {
-            let cut = move |body| unframe(body, encoding);
-            receiver.accept(IngestProtocol::OtlpGrpc, &head.headers, body, cut).await
+            let cut = move |body| unframe(body, format, encoding);
+            receiver.accept(ingest, &head.headers, body, cut).await
         }
-        Err(failure) => Err(receiver.refuse(IngestProtocol::OtlpGrpc, failure)),
+        Err(failure) => Err(receiver.refuse(ingest, failure)),
     };
     answer(result)
 }
@@ -74,7 +87,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// The one message of a unary request.
-fn unframe(mut body: Bytes, encoding: ContentEncoding) -> Result<Message, Failure> {
+fn unframe(mut body: Bytes, format: BodyFormat, encoding: ContentEncoding) -> Result<Message, Failure> {
     if body.len() < PREFIX_BYTES {
         return Err(Failure::malformed("no gRPC message in the request"));
     }
@@ -92,7 +105,7 @@ fn unframe(mut body: Bytes, encoding: ContentEncoding) -> Result<Message, Failur
         (1, encoding) => encoding,
         _ => return Err(Failure::malformed("gRPC message with unknown flags")),
     };
-    Ok(Message { format: BodyFormat::OtlpProtobuf, encoding, body })
+    Ok(Message { format, encoding, body })
 }
 
 fn answer(result: Result<Accepted, Failure>) -> Response<Body> {

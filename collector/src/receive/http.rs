@@ -1,4 +1,4 @@
-//! OTLP/HTTP: `POST /v1/traces` with protobuf or JSON.
+//! OTLP/HTTP: `POST /v1/traces` and `POST /v1/logs` with protobuf or JSON.
 //!
 //! Success is exactly 200 with an `ExportTraceServiceResponse`: Kong and APISIX take any other
 //! 2xx for a failure and send again. Errors carry a `google.rpc.Status` in the request's format.
@@ -52,10 +52,10 @@ impl Format {
 
 pub(super) fn router<I: Intake>(receiver: Arc<Receiver<I>>) -> Router {
     Router::new()
-        .route("/v1/traces", any(export::<I>))
+        .route("/v1/traces", any(export_traces::<I>))
+        .route("/v1/logs", any(export_logs::<I>))
         .route("/v1/metrics", any(async || other_signal("metrics are not taken here: scrape the proxies instead")))
-        .route("/v1/logs", any(async || other_signal("logs are not taken here: send spans only")))
-        .fallback(async || plain(StatusCode::NOT_FOUND, "this port takes OTLP/HTTP: POST /v1/traces\n"))
+        .fallback(async || plain(StatusCode::NOT_FOUND, "this port takes OTLP/HTTP: POST /v1/traces or /v1/logs\n"))
         .with_state(receiver)
 }
 
@@ -63,17 +63,59 @@ fn other_signal(message: &'static str) -> Response<Body> {
     plain(StatusCode::NOT_IMPLEMENTED, message)
 }
 
-async fn export<I: Intake>(State(receiver): State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Traces,
+    Logs,
+}
+
+impl Signal {
+    const fn ingest(self) -> IngestProtocol {
+        match self {
+            Self::Traces => IngestProtocol::OtlpHttp,
+            Self::Logs => IngestProtocol::AccessLog,
+        }
+    }
+
+    const fn body_format(self, format: Format) -> BodyFormat {
+        match (self, format) {
+            (Self::Traces, Format::Protobuf) => BodyFormat::OtlpProtobuf,
+            (Self::Traces, Format::Json) => BodyFormat::OtlpJson,
+            (Self::Logs, Format::Protobuf) => BodyFormat::OtlpLogsProtobuf,
+            (Self::Logs, Format::Json) => BodyFormat::OtlpLogsJson,
+        }
+    }
+
+    /// What the answer in JSON calls the number of rejected items.
+    const fn rejected_name(self) -> &'static str {
+        match self {
+            Self::Traces => "rejectedSpans",
+            Self::Logs => "rejectedLogRecords",
+        }
+    }
+}
+
+async fn export_traces<I: Intake>(receiver: State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
+    export(&receiver, request, Signal::Traces).await
+}
+
+async fn export_logs<I: Intake>(receiver: State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
+    export(&receiver, request, Signal::Logs).await
+}
+
+async fn export<I: Intake>(receiver: &Receiver<I>, request: Request<Body>, signal: Signal) -> Response<Body> {
     let (head, body) = request.into_parts();
     let format = Format::of(&head.headers);
-    let result = match prepare(&head.method, &head.headers, format.clone()) {
-        Ok(cut) => receiver.accept(IngestProtocol::OtlpHttp, &head.headers, body, cut).await,
-        Err(failure) => Err(receiver.refuse(IngestProtocol::OtlpHttp, failure)),
+    let body_format = format.clone().map(|format| signal.body_format(format));
+    let result = match prepare(&head.method, &head.headers, body_format) {
+        Ok(cut) => receiver.accept(signal.ingest(), &head.headers, body, cut).await,
+        Err(failure) => Err(receiver.refuse(signal.ingest(), failure)),
     };
     // Who did not name a format that is understood can at least read JSON.
     let format = format.unwrap_or(Format::Json);
     match result {
-        Ok(accepted) => success(format, &accepted),
+        Ok(accepted) => success(format, signal, &accepted),
         Err(failure) => refusal(format, &failure),
     }
 }
@@ -82,24 +124,21 @@ async fn export<I: Intake>(State(receiver): State<Arc<Receiver<I>>>, request: Re
 fn prepare(
     method: &Method,
     headers: &HeaderMap,
-    format: Result<Format, Failure>,
+    format: Result<BodyFormat, Failure>,
 ) -> Result<impl FnOnce(bytes::Bytes) -> Result<Message, Failure> + use<>, Failure> {
     if method != Method::POST {
         return Err(Failure::method("POST"));
     }
-    let format = match format? {
-        Format::Protobuf => BodyFormat::OtlpProtobuf,
-        Format::Json => BodyFormat::OtlpJson,
-    };
+    let format = format?;
     let encoding = content_encoding(headers, "content-encoding")?;
     Ok(move |body| Ok(Message { format, encoding, body }))
 }
 
-fn success(format: Format, accepted: &Accepted) -> Response<Body> {
+fn success(format: Format, signal: Signal, accepted: &Accepted) -> Response<Body> {
     let response = ExportResponse::of(&accepted.rejected);
     let body = match format {
         Format::Protobuf => response.encode_to_vec(),
-        Format::Json => response.to_json().into_bytes(),
+        Format::Json => response.to_json(signal.rejected_name()).into_bytes(),
     };
     with_type(StatusCode::OK, format.media_type(), body)
 }

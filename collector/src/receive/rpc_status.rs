@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 use serde_json::json;
+use windrose_proto::reject::RejectReason;
 
 use super::failure::{Failure, FailureKind};
 use crate::decode::Rejections;
@@ -45,18 +46,18 @@ pub(super) struct ProtoDuration {
     pub(super) nanos: i32,
 }
 
-/// OTLP `ExportTraceServiceResponse`.
+/// OTLP `ExportTraceServiceResponse` and `ExportLogsServiceResponse`, which look alike.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct ExportResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) partial_success: Option<PartialSuccess>,
 }
 
-/// OTLP `ExportTracePartialSuccess`.
+/// OTLP `ExportTracePartialSuccess` and `ExportLogsPartialSuccess`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct PartialSuccess {
     #[prost(int64, tag = "1")]
-    pub(super) rejected_spans: i64,
+    pub(super) rejected: i64,
     #[prost(string, tag = "2")]
     pub(super) error_message: String,
 }
@@ -72,26 +73,28 @@ impl From<Duration> for ProtoDuration {
 }
 
 impl ExportResponse {
-    /// The answer to a request of which `rejections` were not kept.
+    /// The answer to a request of which `rejections` were not kept. Log records that are no access
+    /// log entries are not wanted rather than rejected: the sender has nothing to mend.
     pub(super) fn of(rejections: &Rejections) -> Self {
-        if rejections.is_empty() {
+        let rejected = rejections.total() - rejections.count(RejectReason::NotAccessLog);
+        if rejected == 0 {
             return Self { partial_success: None };
         }
         let partial_success = PartialSuccess {
-            rejected_spans: i64::try_from(rejections.total()).unwrap_or(i64::MAX),
+            rejected: i64::try_from(rejected).unwrap_or(i64::MAX),
             error_message: rejections.summary(),
         };
         Self { partial_success: Some(partial_success) }
     }
 
-    /// As OTLP/JSON.
-    pub(super) fn to_json(&self) -> String {
+    /// As OTLP/JSON, which names what was rejected.
+    pub(super) fn to_json(&self, rejected_name: &str) -> String {
         match &self.partial_success {
             None => "{}".to_owned(),
             Some(partial) => json!({
                 "partialSuccess": {
                     // 64-bit numbers are strings.
-                    "rejectedSpans": partial.rejected_spans.to_string(),
+                    rejected_name: partial.rejected.to_string(),
                     "errorMessage": partial.error_message,
                 }
             })

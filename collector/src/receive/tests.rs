@@ -19,6 +19,8 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -239,12 +241,33 @@ async fn grpc_tells_senders_when_to_come_back() {
 #[tokio::test]
 async fn grpc_knows_no_other_signal() {
     let app = App::start().await;
-    let logs = LogsServiceClient::new(app.channel().await).export(ExportLogsServiceRequest::default()).await;
-    assert_eq!(logs.unwrap_err().code(), tonic::Code::Unimplemented);
     let metrics = MetricsServiceClient::new(app.channel().await).export(ExportMetricsServiceRequest::default()).await;
     let status = metrics.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
     assert!(status.message().contains("scrape"), "{}", status.message());
+}
+
+/// One access log entry and one line of an application.
+fn two_records() -> ExportLogsServiceRequest {
+    let text = |text: &str| Some(AnyValue { value: Some(any_value::Value::StringValue(text.to_owned())) });
+    let line =
+        "[2026-11-20T17:39:57.812Z] \"GET /pay HTTP/1.1\" 200 - 11 91 3 - \"-\" \"-\" \"-\" \"pay\" \"10.0.0.4:443\"";
+    let record = |body: &str| LogRecord { time_unix_nano: NOW.0, body: text(body), ..LogRecord::default() };
+    let scope_logs = vec![ScopeLogs { log_records: vec![record(line), record("started")], ..ScopeLogs::default() }];
+    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }
+}
+
+#[tokio::test]
+async fn access_logs_are_taken_over_grpc_and_http_and_other_logs_counted() {
+    let app = App::start().await;
+    let answer = LogsServiceClient::new(app.channel().await).export(two_records()).await.unwrap();
+    assert_eq!(answer.into_inner().partial_success, None, "nothing that the sender could mend");
+    let http = send("POST", app.http, "/v1/logs", &[PROTOBUF], whole(two_records().encode_to_vec())).await;
+    assert_eq!((http.status.as_u16(), http.body.len()), (200, 0));
+    let formats: Vec<BodyFormat> = app.taken().iter().map(|submission| submission.format).collect();
+    assert_eq!(formats, [BodyFormat::OtlpLogsProtobuf; 2]);
+    let stats = app.receiver.stats().protocol(IngestProtocol::AccessLog);
+    assert_eq!((stats.requests(), stats.spans(), stats.rejected_spans(RejectReason::NotAccessLog)), (2, 2, 2));
 }
 
 /// A gRPC request written by hand; the grpc-status and grpc-message that came back.
@@ -469,7 +492,7 @@ async fn http_tells_senders_when_to_come_back() {
 #[tokio::test]
 async fn http_knows_no_other_path() {
     let app = App::start().await;
-    for (path, status) in [("/v1/logs", 501), ("/v1/metrics", 501), ("/", 404), ("/v1/traces/", 404)] {
+    for (path, status) in [("/v1/metrics", 501), ("/", 404), ("/v1/traces/", 404)] {
         let answer = send("POST", app.http, path, &[JSON], whole("{}")).await;
         assert_eq!(answer.status.as_u16(), status, "{path}");
         assert!(!answer.body.is_empty(), "{path} says why");

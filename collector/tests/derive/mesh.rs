@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use windrose_collector::join::derive::{DeriveOptions, derive};
 use windrose_collector::normalise::Normaliser;
 use windrose_proto::edge::{EdgeKey, Sign, SpanStats};
-use windrose_proto::hop::{CLIENT_NODE, Derived, Entry, Gap, SpanUse, UNKNOWN_NODE};
+use windrose_proto::hop::{CLIENT_NODE, Derived, Entry, Gap, Hop, SpanUse, UNKNOWN_NODE};
 use windrose_proto::model::{Direction, NodeRole};
 use windrose_proto::normal::NormalSpan;
 use windrose_proto::span::Span;
@@ -23,17 +23,17 @@ const RECORDING_MAX_BYTES: usize = 256 << 20;
 
 /// What an edge should show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Edge {
-    calls: i64,
+pub(crate) struct Edge {
+    pub(crate) calls: i64,
     errors: i64,
     /// Attempts that the callee saw; not compared for partners outside, which send no spans.
     arrivals: i64,
     routes: BTreeMap<String, i64>,
 }
 
-type Edges = BTreeMap<(String, String), Edge>;
+pub(crate) type Edges = BTreeMap<(String, String), Edge>;
 
-fn repository_capture(name: &str) -> PathBuf {
+pub(crate) fn repository_capture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name)
 }
 
@@ -89,7 +89,16 @@ fn whole_recordings() {
 #[track_caller]
 fn check(folder: &Path) {
     let traces = derived(folder);
-    let edges = measured(&traces);
+    check_edges(folder, &measured(&traces));
+    for trace in &traces {
+        check_nodes(trace);
+        check_uses(trace);
+    }
+}
+
+/// The edges are those of the truth.
+#[track_caller]
+pub(crate) fn check_edges(folder: &Path, edges: &Edges) {
     let expected = expected(folder);
     let mut differences = Vec::new();
     for key in edges.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
@@ -111,10 +120,6 @@ fn check(folder: &Path) {
     let name = folder.display();
     assert!(differences.is_empty(), "{name}: {} edges differ\n{}", differences.len(), differences.join("\n"));
     assert!(expected.len() >= 14, "{name}: the truth has only {} edges", expected.len());
-    for trace in &traces {
-        check_nodes(trace);
-        check_uses(trace);
-    }
 }
 
 /// Every node has the role it has, every hop the direction.
@@ -166,7 +171,7 @@ fn check_uses(trace: &Derived) {
     }
 }
 
-fn spans_of(folder: &Path) -> Vec<Span> {
+pub(crate) fn spans_of(folder: &Path) -> Vec<Span> {
     let recording = unpacked(&folder.join("capture/otlp.bin.zst"));
     records(&recording).into_iter().flat_map(|(kind, body)| load::message(kind, &body)).collect()
 }
@@ -185,8 +190,13 @@ fn derived(folder: &Path) -> Vec<Derived> {
 
 /// The edges as a rollup of the hops gives them.
 fn measured(traces: &[Derived]) -> Edges {
+    edges_of(traces.iter().flat_map(|trace| &trace.hops))
+}
+
+/// The edges as a rollup of any hops gives them.
+pub(crate) fn edges_of<'h>(hops: impl Iterator<Item = &'h Hop>) -> Edges {
     let mut cells: BTreeMap<EdgeKey, (SpanStats, i64)> = BTreeMap::new();
-    for hop in traces.iter().flat_map(|trace| &trace.hops).filter(|hop| hop.direction != Direction::Local) {
+    for hop in hops.filter(|hop| hop.direction != Direction::Local) {
         let cell = cells.entry(EdgeKey::of(hop)).or_default();
         cell.0.apply(hop, Sign::Add, false);
         cell.1 += i64::from(hop.server_span.is_some());

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use windrose_collector::decode::{BodyFormat, Origin, decode};
 use windrose_collector::join::joiner::JoinLimits;
 use windrose_collector::normalise::overrides::Overrides;
-use windrose_collector::pipeline::{PipelineConfig, SealPolicy, Stages, StartError};
+use windrose_collector::pipeline::{PipelineConfig, SealPolicy, Stages, StartError, TablesConfig};
 use windrose_collector::receive::{Intake as _, IntakeError, Submission};
 use windrose_proto::model::IngestProtocol;
 use windrose_proto::time::{Clock as _, ManualClock, UnixNanos};
@@ -243,6 +243,7 @@ impl World {
 fn config() -> PipelineConfig {
     PipelineConfig {
         data_dir: DATA.into(),
+        tables: TablesConfig::in_directory(Path::new(DATA).join("tables")),
         wal: WalConfig {
             segment_bytes: 16 << 10,
             max_bytes: 256 << 10,

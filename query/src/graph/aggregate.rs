@@ -7,10 +7,11 @@ use hashbrown::HashMap;
 
 use windrose_proto::Text;
 use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, SpanStats};
-use windrose_proto::hop::{Entry, EntryRoute, Gap, Node};
+use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, UNKNOWN_NODE};
 use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
 
 use super::names::{Names, NodeId, Scope};
+use crate::sampling::Estimate;
 
 /// Where a number of calls comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -52,6 +53,8 @@ pub struct Traffic {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTotals {
     pub spans: SpanStats,
+    /// How many calls that makes without sampling; see [`crate::sampling`].
+    pub corrected: Option<Estimate>,
 }
 
 /// One edge: all its rows merged.
@@ -62,9 +65,39 @@ pub struct EdgeTotals {
     pub protocols: BTreeMap<Protocol, i64>,
     /// Calls by version of the destination, by spans.
     pub versions: BTreeMap<Text, i64>,
+    /// The same by counters.
+    pub counted_versions: CountedVersions,
     pub routes: BTreeMap<EntryRoute, RouteTotals>,
     /// Calls whose entry is unknown, by reason.
     pub gaps: BTreeMap<Gap, i64>,
+    /// How many calls there were without sampling; see [`crate::sampling`].
+    pub corrected: Option<Estimate>,
+}
+
+/// Calls by version of the destination, apart for the two proxies that count them.
+#[derive(Clone, Debug, Default)]
+pub struct CountedVersions {
+    client: BTreeMap<Text, i64>,
+    server: BTreeMap<Text, i64>,
+}
+
+impl CountedVersions {
+    fn add(&mut self, version: &Text, stats: &EdgeStats) {
+        for (side, counters) in [(&mut self.client, &stats.client_counters), (&mut self.server, &stats.server_counters)]
+        {
+            if counters.calls > 0 {
+                *side.entry(version.clone()).or_default() += counters.calls;
+            }
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (side, other) in [(&mut self.client, other.client), (&mut self.server, other.server)] {
+            for (version, calls) in other {
+                *side.entry(version).or_default() += calls;
+            }
+        }
+    }
 }
 
 /// Nodes and edges of one scope.
@@ -83,16 +116,47 @@ impl Graph {
         let merged = merge_windows(rows);
         let names = Names::of_keys(merged.iter().map(|(key, _)| *key));
         let mut graph = Self::default();
+        let mut roles = Roles::new();
         for (key, stats) in &merged {
             let source = names.resolve(&key.source, scope);
             let destination = names.resolve(&key.destination, scope);
-            graph.note_node(&source, &key.source, 0);
-            graph.note_node(&destination, &key.destination, stats.spans.calls);
+            graph.note_node(&source, &key.source, 0, &mut roles);
+            graph.note_node(&destination, &key.destination, stats.spans.calls, &mut roles);
             graph.note_request(key, stats);
             graph.edges.entry((source, destination)).or_default().add(key, stats);
         }
+        graph.settle_roles(roles);
+        graph.name_unknown_callers();
         graph.sum_traffic();
         graph
+    }
+
+    /// A callee that counts an unknown caller was called by somebody without a sidecar. When there
+    /// is exactly one caller whom the callee counts by no name, it is that one; with two it would be
+    /// a guess.
+    fn name_unknown_callers(&mut self) {
+        let is_counted_only =
+            |edge: &EdgeTotals| edge.stats.spans.is_absent() && edge.stats.client_counters.is_absent();
+        let is_nameless = |edge: &EdgeTotals| edge.stats.server_counters.is_absent();
+        let unknown: Vec<(NodeId, NodeId)> = self
+            .edges
+            .iter()
+            .filter(|((source, _), edge)| &*source.name == UNKNOWN_NODE && is_counted_only(edge))
+            .map(|(ends, _)| ends.clone())
+            .collect();
+        for ends in unknown {
+            let known = |(source, target): &(NodeId, NodeId)| &*source.name != UNKNOWN_NODE && *target == ends.1;
+            let mut callers = self.edges.iter().filter(|(other, edge)| known(other) && is_nameless(edge));
+            let (Some((caller, _)), None) = (callers.next(), callers.next()) else { continue };
+            let caller = caller.clone();
+            let Some(counted) = self.edges.remove(&ends) else { continue };
+            let edge = self.edges.entry(caller).or_default();
+            edge.stats.merge(&counted.stats);
+            edge.counted_versions.merge(counted.counted_versions);
+            if !self.edges.keys().any(|(source, target)| *source == ends.0 || *target == ends.0) {
+                self.nodes.remove(&ends.0);
+            }
+        }
     }
 
     fn sum_traffic(&mut self) {
@@ -124,17 +188,29 @@ impl Graph {
         self.nodes.entry(id).or_insert_with(fresh)
     }
 
-    fn note_node(&mut self, id: &NodeId, node: &Node, calls: i64) {
+    fn note_node(&mut self, id: &NodeId, node: &Node, calls: i64, roles: &mut Roles) {
         let totals = self.add_node(id.clone(), node.role, node.proxy_kind);
-        if role_rank(node.role) < role_rank(totals.role) {
-            totals.role = node.role;
-        }
+        // A row counts even when only counters or callers name the node.
+        *roles.entry(id.clone()).or_default().entry(node.role).or_default() += calls.max(0) + 1;
         if totals.proxy_kind == ProxyKind::None {
             totals.proxy_kind = node.proxy_kind;
         }
         for (counts, part) in [(&mut totals.versions, &node.version), (&mut totals.workloads, &node.workload)] {
             if let Some(part) = part {
                 *counts.entry(part.clone()).or_default() += calls;
+            }
+        }
+    }
+
+    /// The role of a node is what most of its traffic says: a single odd trace must not turn a
+    /// sidecar into a gateway.
+    fn settle_roles(&mut self, roles: Roles) {
+        for (id, weights) in roles {
+            let best = weights
+                .into_iter()
+                .min_by_key(|(role, weight)| (role_class(*role), std::cmp::Reverse(*weight), role_rank(*role)));
+            if let (Some(node), Some((role, _))) = (self.nodes.get_mut(&id), best) {
+                node.role = role;
             }
         }
     }
@@ -174,8 +250,20 @@ pub(crate) fn is_entry_edge(key: &EdgeKey) -> bool {
     key.destination.role == NodeRole::Gateway && key.source.role != NodeRole::Gateway
 }
 
-/// Which role describes a node best when its rows disagree: what a proxy says of itself beats what
-/// its callers can see. Lower wins.
+/// How much traffic says that a node has a role.
+type Roles = HashMap<NodeId, BTreeMap<NodeRole, i64>>;
+
+/// What a proxy says of itself beats what its callers can see, however many they are. Lower wins.
+const fn role_class(role: NodeRole) -> u8 {
+    match role {
+        NodeRole::App => 1,
+        NodeRole::External => 2,
+        NodeRole::Unknown => 3,
+        _ => 0,
+    }
+}
+
+/// Which of two roles with the same weight describes a node best. Lower wins.
 const fn role_rank(role: NodeRole) -> u8 {
     match role {
         NodeRole::Gateway => 0,
@@ -202,6 +290,7 @@ impl EdgeTotals {
         }
         if let Some(version) = &key.destination.version {
             *self.versions.entry(version.clone()).or_default() += stats.spans.calls;
+            self.counted_versions.add(version, stats);
         }
         match &key.entry {
             Some(Entry::Route(route)) => {
@@ -229,6 +318,23 @@ impl EdgeTotals {
     #[must_use]
     pub fn counters(&self) -> Option<&CounterStats> {
         [&self.stats.client_counters, &self.stats.server_counters].into_iter().find(|side| !side.is_absent())
+    }
+
+    /// Calls by version of the destination: of counters where they count by version, because spans
+    /// are sampled. A caller's counters know the version only where routes name subsets.
+    #[must_use]
+    pub fn versions(&self) -> &BTreeMap<Text, i64> {
+        let CountedVersions { client, server } = &self.counted_versions;
+        let is_told = |side: &BTreeMap<Text, i64>, counters: &CounterStats| {
+            !side.is_empty() && side.values().sum::<i64>() == counters.calls
+        };
+        if is_told(server, &self.stats.server_counters) {
+            server
+        } else if is_told(client, &self.stats.client_counters) {
+            client
+        } else {
+            &self.versions
+        }
     }
 
     /// Number of calls: from counters where there are any, because spans are sampled. Counters that

@@ -125,6 +125,46 @@ fn volume_comes_from_counters_unless_they_saw_less_than_the_spans() {
     check(12, (90, VolumeSource::Spans));
 }
 
+/// `kong -> orders` by spans; orders' versions count 900 and 100 requests of somebody.
+#[test]
+fn an_unknown_caller_is_the_only_one_that_the_callee_does_not_name() {
+    let counted = |from: Node, version: &str, calls: i64| {
+        let mut row =
+            row(from, node(&format!("shop/orders@{version}"), NodeRole::Sidecar), Direction::Unknown, None, 0);
+        let counters = CounterStats { calls, scrapes: 1, ..CounterStats::default() };
+        Arc::make_mut(&mut row.stats).server_counters = counters;
+        row
+    };
+    let traced = |from: &str, calls| {
+        row(node(from, NodeRole::Gateway), node("shop/orders", NodeRole::Sidecar), Direction::NorthSouth, None, calls)
+    };
+    let check = |rows: &[EdgeRow], expect: &[(&str, i64)]| {
+        let graph = Graph::build(rows, Scope::Service);
+        let found: Vec<(String, i64)> =
+            graph.edges.iter().map(|((from, _), edge)| (from.to_string(), edge.volume().calls)).collect();
+        let expect: Vec<(String, i64)> = expect.iter().map(|(from, calls)| ((*from).to_owned(), *calls)).collect();
+        assert_eq!(found, expect);
+        assert_eq!(
+            graph.nodes.keys().any(|id| &*id.name == "(unknown)"),
+            expect.iter().any(|(id, _)| id == "(unknown)")
+        );
+        graph
+    };
+    let unknown = || [counted(Node::unknown(), "v1", 900), counted(Node::unknown(), "v2", 100)];
+    let sidecar = || counted(node("shop/users", NodeRole::Sidecar), "v1", 50);
+
+    let graph =
+        check(&[&unknown()[..], &[traced("kong", 20), sidecar()]].concat(), &[("kong", 1000), ("shop/users", 50)]);
+    let versions: Vec<(&str, i64)> =
+        graph.edges.values().next().unwrap().versions().iter().map(|(v, n)| (&**v, *n)).collect();
+    assert_eq!(versions, [("v1", 900), ("v2", 100)], "counted, not sampled");
+
+    // Two that it may be, or none: it stays unknown.
+    let two = [traced("kong", 20), traced("nginx", 20)];
+    check(&[&unknown()[..], &two].concat(), &[("(unknown)", 1000), ("kong", 20), ("nginx", 20)]);
+    check(&unknown(), &[("(unknown)", 1000)]);
+}
+
 #[test]
 fn focus_walks_the_asked_way() {
     let check = |focus_direction, expect: &[&str]| {
@@ -137,4 +177,17 @@ fn focus_walks_the_asked_way() {
     check(FocusDirection::Up, &["istio-system/gateway -> shop/orders 100"]);
     check(FocusDirection::Down, &["shop/orders -> shop/users 200"]);
     check(FocusDirection::Both, &["istio-system/gateway -> shop/orders 100", "shop/orders -> shop/users 200"]);
+}
+
+#[test]
+fn one_odd_trace_does_not_turn_a_sidecar_into_a_gateway() {
+    let users = || node("shop/users", NodeRole::Sidecar);
+    let mut rows = mesh();
+    // Only the middle of this trace came, and its rules took orders for a gateway.
+    rows.push(row(node("shop/orders@v1", NodeRole::Gateway), users(), Direction::NorthSouth, None, 1));
+    let graph = Graph::build(&rows, Scope::Service);
+    let role = |name: &str| graph.nodes.iter().find(|(id, _)| &*id.name == name).map(|(_, node)| node.role);
+    assert_eq!(role("orders"), Some(NodeRole::Sidecar));
+    assert_eq!(role("gateway"), Some(NodeRole::Gateway));
+    assert_eq!(role("users"), Some(NodeRole::Sidecar), "a proxy's own word beats what a caller without it sees");
 }

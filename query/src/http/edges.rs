@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::state::{QueryState, edge_rows};
 use crate::graph::{EdgeTotals, Graph, NodeId, Scope};
+use crate::sampling::correct;
 use crate::series::{Point, Side, Steps, points};
 use crate::topology::{EdgeAnswer, WindowAnswer, edge_id};
 
@@ -75,8 +76,12 @@ pub struct EdgeEvidence {
     pub attempts: i64,
     pub seen_from_both_sides: i64,
     pub inferred: i64,
+    /// Calls known from access logs alone, within `calls`.
+    pub logged: i64,
     pub late: i64,
     pub duplicate: i64,
+    /// Mirrored requests; they are in no other number but `spans`.
+    pub mirrored: i64,
     pub traces: Vec<TraceEvidence>,
     pub counters: Vec<CounterEvidence>,
 }
@@ -90,7 +95,8 @@ async fn find(
     let tenant = state.tenant(&headers)?;
     let snapshot = state.snapshot(&tenant);
     let rows = edge_rows(&snapshot, range).await?;
-    let graph = Graph::build(&rows, Scope::Service);
+    let mut graph = Graph::build(&rows, Scope::Service);
+    correct(&mut graph);
     let ends = graph.edges.keys().find(|(source, target)| edge_id(source, target) == id).cloned();
     let ends = ends.ok_or_else(|| {
         ApiError::not_found(format!("no edge {id:?} between start and end: ids are listed by /api/v1/topology"))
@@ -208,8 +214,10 @@ fn evidence_of(id: String, (source, target): &(NodeId, NodeId), edge: &EdgeTotal
         attempts: spans.attempts,
         seen_from_both_sides: spans.both_sides,
         inferred: spans.inferred,
+        logged: spans.logged,
         late: spans.late,
         duplicate: spans.duplicate,
+        mirrored: spans.mirrored,
         traces,
         counters: sides.into_iter().filter(|(_, side)| !side.is_absent()).map(counter_evidence).collect(),
     }

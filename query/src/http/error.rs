@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Execution,
     /// Ask for less, or later.
     Timeout,
+    /// Whoever asked has gone.
+    Canceled,
     NotFound,
     /// Our fault.
     Internal,
@@ -75,12 +77,14 @@ impl ApiError {
 
     /// The status code of the kind.
     #[must_use]
-    pub const fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self.kind {
             ErrorKind::BadData => StatusCode::BAD_REQUEST,
             ErrorKind::Execution => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::Timeout | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            // 499, as Prometheus has it; nobody reads it.
+            ErrorKind::Canceled => StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -23,9 +23,11 @@ pub mod routes;
 pub mod services;
 pub mod sql;
 mod state;
+pub mod status;
 mod topology;
 mod traces;
 
+pub(crate) use state::edge_rows;
 pub use state::{DeriveFn, QueryLimits, QueryState, TENANT_HEADER};
 
 use error::ApiError;
@@ -49,12 +51,15 @@ pub fn router(state: QueryState) -> Router {
         .route("/api/v1/traces/{trace_id}", get(traces::trace))
         .route("/api/v1/explain", get(traces::explain))
         .route("/api/v1/completeness", get(completeness::completeness))
+        .route("/api/v1/status/tables", get(status::tables))
         .route("/api/v1/sql", post(sql::sql))
         .route("/api/v1/openapi.json", get(openapi::serve))
+        .merge(crate::prometheus::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(tower_http::limit::RequestBodyLimitLayer::new(BODY_MAX_BYTES))
-        .layer(tower_http::compression::CompressionLayer::new())
+        // Grafana's Prometheus plugin cannot read zstd, which its browser side says it accepts.
+        .layer(tower_http::compression::CompressionLayer::new().no_zstd())
         .with_state(state)
 }
 

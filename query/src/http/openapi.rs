@@ -23,6 +23,7 @@ use utoipa::OpenApi;
         super::traces::trace,
         super::traces::explain,
         super::completeness::completeness,
+        super::status::tables,
         super::sql::sql,
     )
 )]
@@ -31,7 +32,9 @@ struct Api;
 /// The description.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    Api::openapi()
+    let mut described = Api::openapi();
+    described.merge(crate::prometheus::Described::openapi());
+    described
 }
 
 pub(super) async fn serve() -> Json<utoipa::openapi::OpenApi> {

@@ -14,7 +14,8 @@ use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
 use super::state::{QueryState, edge_totals};
-use crate::graph::{Resolver, is_entry_edge, merge_windows, ratio};
+use crate::graph::{Graph, Resolver, Scope, is_entry_edge, merge_windows, ratio};
+use crate::sampling::{CorrectedRate, Correction};
 use crate::topology::{SideLatency, WindowAnswer};
 
 /// Routes of one answer when `limit` is not given.
@@ -30,6 +31,8 @@ pub struct RouteAnswer {
     pub gateways: Vec<String>,
     pub requests: i64,
     pub requests_per_second: f64,
+    /// With what sampling left out.
+    pub corrected: CorrectedRate,
     /// `null` without requests.
     pub success_ratio: Option<f64>,
     /// As the gateway measured it.
@@ -77,7 +80,8 @@ pub(super) async fn routes(
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
         let rows = edge_totals(&snapshot, range).await?;
-        let mut routes = word(gather(&rows), range.seconds());
+        let graph = Graph::build(&rows, Scope::Service);
+        let mut routes = word(gather(&rows), &Correction::of(&graph), range.seconds());
         let total = routes.len();
         routes.truncate(limit);
         let window = WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count);
@@ -111,7 +115,7 @@ fn gather(rows: &[EdgeRow]) -> BTreeMap<EntryRoute, Gathered> {
     routes
 }
 
-fn word(routes: BTreeMap<EntryRoute, Gathered>, seconds: f64) -> Vec<RouteAnswer> {
+fn word(routes: BTreeMap<EntryRoute, Gathered>, correction: &Correction<'_>, seconds: f64) -> Vec<RouteAnswer> {
     let answer = |(route, gathered): (EntryRoute, Gathered)| {
         let requests = gathered.entry.calls;
         RouteAnswer {
@@ -120,6 +124,7 @@ fn word(routes: BTreeMap<EntryRoute, Gathered>, seconds: f64) -> Vec<RouteAnswer
             gateways: gathered.gateways.into_iter().collect(),
             requests,
             requests_per_second: requests as f64 / seconds,
+            corrected: correction.route(&route).per_second(seconds),
             success_ratio: (requests > 0).then(|| 1.0 - ratio(gathered.entry.errors, requests)),
             latency_ms: SideLatency::of(&gathered.entry.server),
             services: gathered.services.into_iter().collect(),

@@ -11,6 +11,7 @@ use super::params::Params;
 use super::state::{QueryState, edge_totals};
 use super::topology::scrape_statuses;
 use crate::graph::{Graph, NodeId, Scope};
+use crate::sampling::correct;
 use crate::scrape_status::Target;
 use crate::topology::{EdgeAnswer, NodeAnswer, WindowAnswer};
 use windrose_proto::Text;
@@ -83,6 +84,7 @@ pub(super) async fn service(
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
         let mut graph = Graph::build(&edge_totals(&snapshot, range).await?, Scope::Service);
+        correct(&mut graph);
         let targets = worker.targets.targets();
         add_silent_targets(&mut graph, &targets);
         let scrapes = scrape_statuses(&graph, &targets, now);

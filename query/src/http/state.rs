@@ -8,11 +8,13 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use windrose_promql::Engine;
 use windrose_proto::edge::EdgeRow;
 use windrose_proto::hop::Derived;
 use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{Clock, TimeRange};
+use windrose_store::metrics::MetricStore;
 use windrose_store::snapshot::TenantSnapshot;
 use windrose_store::store::Store;
 
@@ -35,13 +37,16 @@ pub struct QueryLimits {
     pub max_concurrent: usize,
     /// Memory of one SQL query.
     pub memory_bytes: usize,
+    /// Samples that one PromQL query may hold at once.
+    pub max_samples: usize,
 }
 
 impl Default for QueryLimits {
     fn default() -> Self {
         // Two minutes is Prometheus' own limit. 20 at once is too. 512 MiB lets a self-join over a
         // million spans run (256 MiB was measured to be enough).
-        Self { timeout: Duration::from_secs(120), max_concurrent: 20, memory_bytes: 512 << 20 }
+        // 50 million samples are Prometheus' own limit.
+        Self { timeout: Duration::from_secs(120), max_concurrent: 20, memory_bytes: 512 << 20, max_samples: 50_000_000 }
     }
 }
 
@@ -49,10 +54,13 @@ impl Default for QueryLimits {
 #[derive(Clone)]
 pub struct QueryState {
     pub store: Store,
+    pub metrics: MetricStore,
     pub clock: Arc<dyn Clock>,
     pub derive: DeriveFn,
     pub targets: Arc<dyn TargetSource>,
     pub sql: Arc<SqlEngine>,
+    /// How PromQL is evaluated.
+    pub engine: Engine,
     pub limits: QueryLimits,
     /// Whether a request without tenant header is refused.
     pub require_tenant: bool,
@@ -71,6 +79,7 @@ impl QueryState {
     #[must_use]
     pub fn new(
         store: Store,
+        metrics: MetricStore,
         clock: Arc<dyn Clock>,
         derive: DeriveFn,
         targets: Arc<dyn TargetSource>,
@@ -79,10 +88,12 @@ impl QueryState {
     ) -> Self {
         Self {
             store,
+            metrics,
             clock,
             derive,
             targets,
             sql: Arc::new(SqlEngine::new(limits.memory_bytes)),
+            engine: crate::prometheus::engine(limits.max_samples),
             limits,
             require_tenant: false,
             runtime,
@@ -162,7 +173,7 @@ impl Drop for AbortOnDrop {
 ///
 /// # Errors
 /// When a sealed file cannot be read.
-pub(super) async fn edge_rows(snapshot: &TenantSnapshot, range: TimeRange) -> Result<Vec<EdgeRow>, ApiError> {
+pub(crate) async fn edge_rows(snapshot: &TenantSnapshot, range: TimeRange) -> Result<Vec<EdgeRow>, ApiError> {
     let mut rows: Vec<EdgeRow> = snapshot.generations().flat_map(|tables| tables.edge_rows(range)).collect();
     let sealed = snapshot.sealed.read_edges(range).await;
     rows.extend(sealed.map_err(|error| ApiError::internal(format!("reading sealed edges: {error}")))?);

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::state::{QueryState, edge_totals};
 use crate::graph::{FocusDirection, Graph, NodeId, Scope, Selection};
+use crate::sampling::{correct, correct_part};
 use crate::scrape_status::{ScrapeStatus, Target};
 use crate::topology::{TopologyAnswer, WindowAnswer, format};
 
@@ -91,10 +92,14 @@ pub(super) async fn topology(
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
         let mut rows = edge_totals(&snapshot, range).await?;
+        let mut graph = Graph::build(&rows, scope);
         if let Some(route) = route {
             rows.retain(|row| serves(row, &route));
+            let full = std::mem::replace(&mut graph, Graph::build(&rows, scope));
+            correct_part(&mut graph, &full);
+        } else {
+            correct(&mut graph);
         }
-        let mut graph = Graph::build(&rows, scope);
         selection.apply(&mut graph, range.seconds());
         let scrapes = scrape_statuses(&graph, &worker.targets.targets(), now);
         let window = WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count);

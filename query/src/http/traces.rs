@@ -119,6 +119,10 @@ pub(super) async fn trace_spans(snapshot: &TenantSnapshot, trace: TraceId) -> Re
             None => distinct.push(span),
         }
     }
+    // What other traces said about spans that can no longer be read is no trace.
+    if distinct.iter().all(|span| span.is_fact()) {
+        distinct.clear();
+    }
     Ok(distinct)
 }
 
@@ -151,7 +155,7 @@ pub(super) async fn trace(
     let (trace, spans) = find(&state, &headers, "trace_id", &id).await?;
     match format {
         Format::Otlp => {
-            let body = windrose_proto::otlp::to_json(spans.iter().map(Arc::as_ref));
+            let body = windrose_proto::otlp::to_json(spans.iter().map(Arc::as_ref).filter(|span| !span.is_fact()));
             Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
         }
         Format::Json => {

@@ -11,8 +11,9 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
-use datafusion::prelude::{DataFrame, col};
+use datafusion::prelude::{DataFrame, col, lit, not};
 use windrose_proto::id::TraceId;
+use windrose_proto::model::IngestProtocol;
 use windrose_store::row::{HopRow, RequestRow};
 use windrose_store::snapshot::TenantSnapshot;
 use windrose_store::tables::{Table, edges, hops, requests, spans};
@@ -20,6 +21,9 @@ use windrose_store::tables::{Table, edges, hops, requests, spans};
 use super::engine::{execution, planning};
 use crate::http::error::ApiError;
 use windrose_proto::time::TimeRange;
+
+/// Access log entries, with the columns of spans.
+const ACCESS_LOGS: &str = "access_logs";
 
 /// The name under which a statement's context knows the object store of the sealed files.
 const STORE_URL: &str = "windrose://tables/";
@@ -31,8 +35,9 @@ pub(super) async fn register(context: &SessionContext, query: &str, snapshot: &T
     let dialect = state.config().options().sql_parser.dialect;
     let statement = state.sql_to_statement(query, &dialect).map_err(|error| planning(&error))?;
     let references = state.resolve_table_references(&statement).map_err(|error| planning(&error))?;
+    let is_named = |name: &str| references.iter().any(|reference| reference.table() == name);
     for table in Table::ALL {
-        if references.iter().any(|reference| reference.table() == table.name()) {
+        if is_named(table.name()) || (table == Table::Spans && is_named(ACCESS_LOGS)) {
             register_table(context, table, snapshot).await?;
         }
     }
@@ -47,7 +52,17 @@ async fn register_table(context: &SessionContext, table: Table, snapshot: &Tenan
         Some(sealed) => hot.union(sealed).map_err(|error| execution(&error))?,
         None => hot,
     };
-    context.register_table(table.name(), rows.into_view()).map_err(|error| execution(&error))?;
+    if table != Table::Spans {
+        context.register_table(table.name(), rows.into_view()).map_err(|error| execution(&error))?;
+        return Ok(());
+    }
+    // Entries lie beside the spans they stand for, so that one index finds both; who counts spans
+    // wants no entries.
+    let is_entry = || col("ingest").eq(lit(IngestProtocol::AccessLog.as_str()));
+    for (name, condition) in [(Table::Spans.name(), not(is_entry())), (ACCESS_LOGS, is_entry())] {
+        let part = rows.clone().filter(condition).map_err(|error| execution(&error))?;
+        context.register_table(name, part.into_view()).map_err(|error| execution(&error))?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use windrose_proto::time::{TimeRange, UnixNanos};
 use super::health::{Health, judge};
 use super::unresolved::{Unresolved, unresolved};
 use crate::graph::{EdgeTotals, Graph, NodeId, NodeTotals, Traffic, VolumeSource};
+use crate::sampling::{CorrectedRate, Estimate};
 use crate::scrape_status::ScrapeStatus;
 
 /// The whole answer.
@@ -95,6 +96,8 @@ pub struct Calls {
     pub total: i64,
     #[schema(value_type = String)]
     pub source: VolumeSource,
+    /// With what sampling left out.
+    pub corrected: CorrectedRate,
 }
 
 /// One class of failures.
@@ -230,6 +233,8 @@ pub struct RouteShare {
     pub share: f64,
     /// How often one request of the route calls this edge; `null` when no gateway reported the route.
     pub calls_per_request: Option<f64>,
+    /// With what sampling left out.
+    pub corrected: CorrectedRate,
 }
 
 /// Why the edge is believed to exist.
@@ -247,8 +252,12 @@ pub struct EvidenceAnswer {
     pub late: i64,
     pub duplicate: i64,
     pub inferred: i64,
+    /// Calls known from access logs alone, within `calls`: their requests were not sampled.
+    pub logged: i64,
     /// Calls whose callee went on working after the caller had given up.
     pub late_server: i64,
+    /// Mirrored requests; they are in no other number but `spans`.
+    pub mirrored: i64,
     /// `high`: seen from both sides, or by spans and counters; `medium`: from one; `low`: inferred.
     pub confidence: &'static str,
     /// Largest first, then the last failure.
@@ -358,7 +367,12 @@ impl EdgeAnswer {
             target: target.to_string(),
             direction: edge.direction().as_str(),
             protocol: edge.protocol().as_str(),
-            calls: Calls { per_second: per_second(volume.calls, seconds), total: volume.calls, source: volume.source },
+            calls: Calls {
+                per_second: per_second(volume.calls, seconds),
+                total: volume.calls,
+                source: volume.source,
+                corrected: Estimate::rate_of(edge.corrected, seconds),
+            },
             attempts_per_call: (spans.calls > 0).then(|| crate::graph::ratio(spans.attempts, spans.calls)),
             errors: errors_of(edge),
             latency_ms: LatencyAnswer {
@@ -377,7 +391,7 @@ impl EdgeAnswer {
                 connect_failures: counters.connect_failures,
                 ejections: counters.ejections,
             }),
-            routes: routes_of(graph, edge),
+            routes: routes_of(graph, edge, seconds),
             route_unknown: edge.gaps.iter().filter(|(_, n)| **n > 0).map(|(gap, n)| (gap.as_str(), *n)).collect(),
             evidence: evidence_of(edge),
         }
@@ -438,15 +452,15 @@ fn tls_of(edge: &EdgeTotals) -> TlsAnswer {
 }
 
 fn versions_of(edge: &EdgeTotals) -> Vec<VersionShare> {
-    let total: i64 = edge.versions.values().sum();
+    let total: i64 = edge.versions().values().sum();
     let share = |(version, calls): (&windrose_proto::Text, &i64)| VersionShare {
         version: version.to_string(),
         share: crate::graph::ratio(*calls, total.max(1)),
     };
-    edge.versions.iter().filter(|(_, calls)| **calls > 0).map(share).collect()
+    edge.versions().iter().filter(|(_, calls)| **calls > 0).map(share).collect()
 }
 
-fn routes_of(graph: &Graph, edge: &EdgeTotals) -> Vec<RouteShare> {
+fn routes_of(graph: &Graph, edge: &EdgeTotals, seconds: f64) -> Vec<RouteShare> {
     let total: i64 = edge.routes.values().map(|route| route.spans.calls).sum();
     let word = |(route, totals): (&EntryRoute, &crate::graph::RouteTotals)| {
         let calls = totals.spans.calls;
@@ -457,6 +471,7 @@ fn routes_of(graph: &Graph, edge: &EdgeTotals) -> Vec<RouteShare> {
             calls,
             share: crate::graph::ratio(calls, total.max(1)),
             calls_per_request: (requests > 0).then(|| crate::graph::ratio(calls, requests)),
+            corrected: Estimate::rate_of(totals.corrected, seconds),
         }
     };
     let mut routes: Vec<RouteShare> =
@@ -499,7 +514,9 @@ fn evidence_of(edge: &EdgeTotals) -> EvidenceAnswer {
         late: spans.late,
         duplicate: spans.duplicate,
         inferred: spans.inferred,
+        logged: spans.logged,
         late_server: spans.late_server,
+        mirrored: spans.mirrored,
         confidence,
         trace_ids,
     }

@@ -48,6 +48,8 @@ pub struct HopView {
     #[serde(rename = "final")]
     pub is_final: bool,
     pub root_cause: bool,
+    /// Traffic mirroring made it; it is in no count of calls.
+    pub mirror: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_reason: Option<&'static str>,
 }
@@ -99,7 +101,7 @@ impl TraceView {
             trace_id: trace.to_string(),
             request: TraceSummary::new(&request),
             hops: derived.hops.iter().map(HopView::new).collect(),
-            spans: spans.iter().map(|span| SpanView::new(span)).collect(),
+            spans: spans.iter().filter(|span| !span.is_fact()).map(|span| SpanView::new(span)).collect(),
             missing_parents: derived.request.missing_parents.iter().map(ToString::to_string).collect(),
             gaps: derived.request.gaps.iter().map(|gap| gap.as_str()).collect(),
         }
@@ -146,6 +148,7 @@ impl HopView {
             retry: hop.retry,
             is_final: hop.is_final,
             root_cause: hop.root_cause,
+            mirror: hop.mirror,
             source_reason: hop.source_gap.map(windrose_proto::hop::Gap::as_str),
         }
     }

@@ -239,7 +239,7 @@ impl Batch {
             }
         }
         for (series, exemplar) in self.exemplars {
-            report.exemplars += u64::from(head.append_exemplar(series, exemplar));
+            report.exemplars += u64::from(head.append_exemplar(series, exemplar, epoch));
         }
         for (family, metadata) in self.metadata {
             head.set_metadata(&family, metadata, epoch);

@@ -40,7 +40,7 @@ impl Cardinality {
                 cardinality.series_by_metric =
                     values.iter().map(|(value, series)| ((*value).to_owned(), *series)).collect();
             }
-            let pairs = largest(values.into_iter().map(|(value, series)| (value, series)).collect(), top);
+            let pairs = largest(values.into_iter().collect(), top);
             cardinality
                 .series_by_pair
                 .extend(pairs.into_iter().map(|(value, series)| (format!("{name}={value}"), series)));

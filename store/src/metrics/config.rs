@@ -9,7 +9,7 @@ use crate::wal::WalConfig;
 pub struct MetricConfig {
     /// Its log; samples of about two block lengths must fit.
     pub wal: WalConfig,
-    /// Active series: each costs about 600 bytes of memory with its samples.
+    /// Active series. The budget is 600 bytes of memory each, samples included; see `benches/metrics.rs`.
     pub max_series: usize,
     /// Labels of one series.
     pub max_labels_per_series: usize,
@@ -17,7 +17,8 @@ pub struct MetricConfig {
     pub max_label_bytes: usize,
     /// How long samples are collected before they become a block.
     pub block_length: Duration,
-    /// Memory of samples not yet in blocks after which a block is written early.
+    /// Bytes of log, hence at most of memory, of samples that are in no block yet after which one is
+    /// written early.
     pub head_max_bytes: usize,
     /// Blocks older than this are removed; `None` keeps them for ever.
     pub retention: Option<Duration>,

@@ -50,7 +50,8 @@ pub(super) struct Head {
     /// By slot.
     pub(super) series: Vec<MemSeries>,
     metadata: BTreeMap<Arc<str>, KnownMetadata>,
-    exemplars: HashMap<Slot, VecDeque<Exemplar>>,
+    /// By time, each with the epoch it came in.
+    exemplars: HashMap<Slot, VecDeque<(Exemplar, Epoch)>>,
     exemplar_count: usize,
     times: SharedTimes,
     /// Everything that was ever stored at or after this time is in memory.
@@ -124,8 +125,8 @@ impl Head {
 
     /// Whether the series behind a reference is still there.
     pub(super) fn is_live(&self, series: SeriesRef) -> bool {
-        self.index.live().contains(series.slot())
-            && self.series[series.slot() as usize].generation == series.generation()
+        // A series that expires takes its generation with it.
+        self.series.get(series.slot() as usize).is_some_and(|known| known.generation == series.generation())
     }
 
     /// The epoch whose log defines a series.
@@ -150,13 +151,14 @@ impl Head {
     }
 
     /// Appends an exemplar unless the series has it; the oldest makes room.
-    pub(super) fn append_exemplar(&mut self, series: SeriesRef, exemplar: Exemplar) -> bool {
+    pub(super) fn append_exemplar(&mut self, series: SeriesRef, exemplar: Exemplar, epoch: Epoch) -> bool {
         let ring = self.exemplars.entry(series.slot()).or_default();
-        if ring.contains(&exemplar) || (self.exemplar_count >= EXEMPLARS_MAX && ring.is_empty()) {
+        if ring.iter().any(|(known, _)| *known == exemplar) || (self.exemplar_count >= EXEMPLARS_MAX && ring.is_empty())
+        {
             return false;
         }
-        let place = ring.partition_point(|known| known.timestamp <= exemplar.timestamp);
-        ring.insert(place, exemplar);
+        let place = ring.partition_point(|(known, _)| known.timestamp <= exemplar.timestamp);
+        ring.insert(place, (exemplar, epoch));
         self.exemplar_count += 1;
         if ring.len() > EXEMPLARS_PER_SERIES_MAX {
             ring.pop_front();
@@ -166,7 +168,7 @@ impl Head {
     }
 
     pub(super) fn exemplars_of(&self, slot: Slot) -> impl Iterator<Item = &Exemplar> {
-        self.exemplars.get(&slot).into_iter().flatten()
+        self.exemplars.get(&slot).into_iter().flatten().map(|(exemplar, _)| exemplar)
     }
 
     // ── metadata ───────────────────────────────────────────────────────────────────────────────
@@ -198,6 +200,13 @@ impl Head {
     ) -> impl Iterator<Item = &super::chunk::Chunk> {
         let times = &mut self.times;
         self.series[slot as usize].chunks_to_seal(sealed, epoch, |bytes| times.share(bytes))
+    }
+
+    /// The exemplars of one series that are in no block yet.
+    pub(super) fn exemplars_to_seal(&self, slot: Slot, sealed: Epoch, epoch: Epoch) -> Vec<Exemplar> {
+        let ring = self.exemplars.get(&slot).into_iter().flatten();
+        let due = ring.filter(|(_, came)| *came > sealed && *came <= epoch);
+        due.map(|(exemplar, _)| exemplar.clone()).collect()
     }
 
     /// Forgets samples that are in blocks and older than `keep_from_ms`, and series of which nothing

@@ -80,11 +80,6 @@ impl SeriesIndex {
         self.live.len() as usize
     }
 
-    /// Slots given out, free ones included.
-    pub(super) fn slots(&self) -> usize {
-        self.series.len()
-    }
-
     /// Series in slot order.
     pub(super) const fn live(&self) -> &RoaringBitmap {
         &self.live
@@ -100,6 +95,7 @@ impl SeriesIndex {
         self.find_hashed(label_hash(labels.clone()), labels)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "an iterator that is cloned for every candidate")]
     fn find_hashed<'a>(&self, hash: u64, labels: impl IntoIterator<Item = (&'a str, &'a str)> + Clone) -> Option<Slot> {
         let same = |slot: &Slot| {
             self.key(*slot).hash == hash && {
@@ -199,9 +195,9 @@ impl SeriesIndex {
         self.symbols.text(symbol)
     }
 
-    /// The value of a label, empty when the series does not have it.
-    pub(super) fn value_of(&self, slot: Slot, name: &str) -> &str {
-        self.pairs(slot).find(|(symbol, _)| self.text(*symbol) == name).map_or("", |(_, value)| self.text(value))
+    /// The metric name, empty when the series has none.
+    pub(super) fn metric_name(&self, slot: Slot) -> Arc<str> {
+        Arc::clone(self.symbols.text(self.key(slot).own[0]))
     }
 
     /// The label set. One allocation; texts are shared.

@@ -23,17 +23,21 @@
 //! | `index`, `symbols`, `label_hash` | which series there are and which match; pure |
 //! | `record` | a batch in the log; pure |
 //! | `replay` | the log read back |
+//! | `maintain` | when a block is written, and what follows |
+//! | `blocks` | Parquet tables, and reading them |
 //! | `reader` | selections |
 //! | `cardinality` | where the series are |
 //! | `stats` | counters |
 
 mod append;
+mod blocks;
 mod cardinality;
 mod chunk;
 mod config;
 mod head;
 mod index;
 mod label_hash;
+mod maintain;
 mod reader;
 mod record;
 mod replay;
@@ -56,6 +60,7 @@ use windrose_proto::tenant::TenantId;
 use windrose_proto::time::Clock;
 
 pub use self::append::{Append, AppendError, AppendReport, SeriesLimit};
+pub use self::blocks::BlockError;
 pub use self::cardinality::Cardinality;
 pub use self::config::MetricConfig;
 pub use self::head::SeriesRef;
@@ -63,8 +68,10 @@ pub use self::reader::{MetricReader, ReadError, ReadLimits, SelectedSeries, Seri
 pub use self::stats::{DropReason, MetricStats};
 
 use self::append::Batch;
+use self::blocks::{Archive, BlockStore, GroupCache};
 use self::head::Head;
 use self::index::Slot;
+use self::maintain::Maintenance;
 use self::replay::Replay;
 use self::series::Epoch;
 use self::stats::{Counters, add};
@@ -92,7 +99,14 @@ struct Inner {
     /// end: everything before the end of the log is in the heads then, and nothing in flight relies
     /// on what the log of the epoch defines.
     barrier: tokio::sync::RwLock<()>,
-    log: CommitLog<()>,
+    log: Arc<CommitLog<()>>,
+    /// Bytes of the log that were replayed.
+    replayed_bytes: u64,
+    blocks: Arc<BlockStore>,
+    groups: Arc<GroupCache>,
+    /// All epochs up to this one are in blocks.
+    sealed: AtomicU32,
+    maintenance: tokio::sync::Mutex<Maintenance>,
     counters: Counters,
 }
 
@@ -101,6 +115,8 @@ struct Inner {
 struct Tenant {
     id: TenantId,
     head: RwLock<Head>,
+    blocks: Arc<BlockStore>,
+    archive: Archive,
 }
 
 impl Tenant {
@@ -139,6 +155,9 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// The tables.
+    #[error("opening the tables of metrics")]
+    Blocks(#[from] BlockError),
     /// The thread of the log could not be started.
     #[error("starting the commit thread of the metric log")]
     Thread(#[source] io::Error),
@@ -158,23 +177,30 @@ impl MetricStore {
         tables: Arc<dyn ObjectStore>,
         writer: WriterName,
     ) -> Result<(Self, MetricRecovery), OpenError> {
-        drop((tables, writer));
         let started = clock.now();
-        let (wal, _) = Wal::open(Arc::clone(&disk), dir, config.wal.clone(), Arc::clone(&clock))?;
-        let end = wal.end();
+        let (blocks, from) = BlockStore::open(tables, writer, started).await?;
+        let (wal, found) = Wal::open(Arc::clone(&disk), dir, config.wal.clone(), Arc::clone(&clock))?;
+        let end = wal.end().max(from);
         // The consumer is not needed: what is committed is applied by whoever appended it.
         let (log, _) = CommitLog::start(wal, end).map_err(OpenError::Thread)?;
+        let groups = Arc::new(GroupCache::new(config.cache_max_bytes));
         let inner = Inner {
             config,
             clock,
             tenants: RwLock::default(),
             epoch: AtomicU32::new(1),
             barrier: tokio::sync::RwLock::new(()),
-            log,
+            log: Arc::new(log),
+            replayed_bytes: found.bytes,
+            blocks: Arc::new(blocks),
+            groups,
+            sealed: AtomicU32::new(0),
+            maintenance: tokio::sync::Mutex::new(Maintenance::new(started, from)),
             counters: Counters::default(),
         };
         let store = Self { inner: Arc::new(inner) };
-        let recovery = store.replay(disk, dir, WalPosition::START, end).await?;
+        store.inner.expect_blocks();
+        let recovery = store.replay(disk, dir, from, end).await?;
         add(&store.inner.counters.replay_nanos, store.inner.clock.now().since(started));
         Ok((store, recovery))
     }
@@ -234,6 +260,7 @@ impl MetricStore {
     #[must_use]
     pub fn stats(&self) -> MetricStats {
         let mut stats = MetricStats::of(&self.inner.counters);
+        (stats.blocks, stats.block_bytes) = self.inner.blocks.size();
         stats.log_bytes = self.inner.log.stats().disk_bytes.load(Ordering::Relaxed);
         for tenant in self.inner.all_tenants() {
             let head = tenant.head();
@@ -261,8 +288,20 @@ impl Inner {
             return known;
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Tenant { id: tenant.clone(), head: RwLock::default() });
+        let new = || {
+            let archive = Archive::new(Arc::clone(self.blocks.store()), Arc::clone(&self.groups));
+            let blocks = Arc::clone(&self.blocks);
+            Arc::new(Tenant { id: tenant.clone(), head: RwLock::default(), blocks, archive })
+        };
         Arc::clone(tenants.entry(tenant.clone()).or_insert_with(new))
+    }
+
+    /// The heads say what is in blocks since before the process started.
+    fn expect_blocks(&self) {
+        for (tenant, blocks) in self.blocks.catalog().iter() {
+            let last_ms = blocks.iter().map(|block| block.range_ms.1).max().unwrap_or(i64::MIN);
+            self.tenant(tenant).head_mut().complete_from_ms = last_ms.saturating_add(1);
+        }
     }
 
     fn all_tenants(&self) -> Vec<Arc<Tenant>> {

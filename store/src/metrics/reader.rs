@@ -3,16 +3,20 @@
 //! What is in memory is copied compressed under the lock, so that appending waits for a reader
 //! only as long as that takes; decoding happens while the result is iterated.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use object_store::path::Path;
 use roaring::RoaringBitmap;
 use windrose_proto::metric::{Exemplar, Labels, Matcher, Metadata};
 
 use super::Tenant;
+use super::blocks::{Block, Found};
 use super::cardinality::Cardinality;
-use super::chunk::Chunk;
+use super::chunk::{self, Chunk};
 use super::head::Head;
+use super::index::SeriesIndex;
 
 /// What a selection may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,13 @@ pub enum ReadError {
     /// The selection is too large.
     #[error("the selection has {samples} samples, more than the {limit} allowed: add matchers or shorten the range")]
     TooManySamples { samples: u64, limit: u64 },
+    /// The object store failed; trying again may help.
+    #[error("object store failed reading {path}")]
+    Store {
+        path: Path,
+        #[source]
+        source: object_store::Error,
+    },
 }
 
 /// Reads the metrics of one tenant. Every call sees everything acknowledged before it.
@@ -65,27 +76,47 @@ impl MetricReader {
         limits: ReadLimits,
     ) -> Result<SelectedSeries, ReadError> {
         let Some(tenant) = &self.tenant else { return Ok(SelectedSeries::new(Vec::new(), min_ms, max_ms)) };
-        let head = tenant.head();
-        let mut slots: Vec<u32> = in_range(&head, head.index.select(matchers), min_ms, max_ms).iter().collect();
-        if slots.len() > limits.max_series {
-            return Err(ReadError::TooManySeries { series: slots.len(), limit: limits.max_series });
+        let (in_memory, blocks) =
+            self.in_memory(tenant, min_ms, max_ms, |head| select_in(head, matchers, min_ms, max_ms, limits));
+        let in_memory = in_memory?;
+        let found = if blocks.is_empty() {
+            Vec::new()
+        } else {
+            tenant.archive.select(&blocks, matchers, (min_ms, max_ms), limits).await?
+        };
+        let series = merge(found, in_memory);
+        if series.len() > limits.max_series {
+            return Err(ReadError::TooManySeries { series: series.len(), limit: limits.max_series });
         }
-        slots.sort_by(|left, right| head.index.compare(*left, *right));
-        let mut series = Vec::with_capacity(slots.len());
-        let mut samples = 0;
-        for slot in slots {
-            let chunks: Vec<Chunk> = head.series[slot as usize].chunks(min_ms, max_ms).collect();
-            samples += chunks.iter().map(|chunk| chunk.count() as u64).sum::<u64>();
-            if samples > limits.max_samples {
-                return Err(ReadError::TooManySamples { samples, limit: limits.max_samples });
-            }
-            series.push(Selected { labels: head.index.labels(slot), chunks });
+        let samples = series.iter().flat_map(|series| &series.chunks).map(|chunk| chunk.count() as u64).sum();
+        if samples > limits.max_samples {
+            return Err(ReadError::TooManySamples { samples, limit: limits.max_samples });
         }
         Ok(SelectedSeries::new(series, min_ms, max_ms))
     }
 
-    /// The label sets of series that match one of `sets` and have samples in `[min_ms, max_ms]`,
-    /// sorted, at most `limit`.
+    /// Looks at the head, and says which blocks have to be looked at besides. In this order: what
+    /// leaves the head meanwhile is in a block by then.
+    fn in_memory<T>(
+        &self,
+        tenant: &Tenant,
+        min_ms: i64,
+        max_ms: i64,
+        look: impl FnOnce(&Head) -> T,
+    ) -> (T, Vec<Arc<Block>>) {
+        let (found, complete_from_ms) = {
+            let head = tenant.head();
+            (look(&head), head.complete_from_ms)
+        };
+        let Some(last_ms) = complete_from_ms.checked_sub(1) else { return (found, Vec::new()) };
+        let catalog = tenant.blocks.catalog();
+        let blocks = catalog.get(&tenant.id).map_or(&[][..], |blocks| blocks.as_slice());
+        let wanted = blocks.iter().filter(|block| block.overlaps(min_ms, max_ms.min(last_ms)));
+        (found, wanted.map(Arc::clone).collect())
+    }
+
+    /// The label sets of series that match one of `sets` and have samples in `[min_ms, max_ms]` (of
+    /// series in files: in a block that overlaps it), sorted, at most `limit`.
     ///
     /// # Errors
     /// When blocks cannot be read.
@@ -96,16 +127,21 @@ impl MetricReader {
         max_ms: i64,
         limit: usize,
     ) -> Result<Vec<Labels>, ReadError> {
-        let Some(tenant) = &self.tenant else { return Ok(Vec::new()) };
-        let head = tenant.head();
-        let mut slots: Vec<u32> = in_range(&head, head.index.select_any(sets), min_ms, max_ms).iter().collect();
-        slots.sort_by(|left, right| head.index.compare(*left, *right));
-        slots.truncate(limit);
-        Ok(slots.into_iter().map(|slot| head.index.labels(slot)).collect())
+        let found = self.listed(sets, (min_ms, max_ms), |index, slots| {
+            let mut slots: Vec<u32> = slots.iter().collect();
+            slots.sort_by(|left, right| index.compare(*left, *right));
+            slots.truncate(limit);
+            slots.into_iter().map(|slot| index.labels(slot)).collect::<Vec<_>>()
+        });
+        let mut series = found.await?;
+        series.sort_by(Labels::compare);
+        series.dedup();
+        series.truncate(limit);
+        Ok(series)
     }
 
     /// The label names of series that match one of `sets` (all series when there is none) and have
-    /// samples in `[min_ms, max_ms]`, sorted, at most `limit`.
+    /// samples in `[min_ms, max_ms]` (see [`Self::series`]), sorted, at most `limit`.
     ///
     /// # Errors
     /// When blocks cannot be read.
@@ -116,14 +152,12 @@ impl MetricReader {
         max_ms: i64,
         limit: usize,
     ) -> Result<Vec<String>, ReadError> {
-        let Some(tenant) = &self.tenant else { return Ok(Vec::new()) };
-        let head = tenant.head();
-        let slots = listed(&head, sets, min_ms, max_ms);
-        Ok(first_sorted(head.index.names(Some(&slots)), limit))
+        let found = self.listed(sets, (min_ms, max_ms), |index, slots| shared(index.names(Some(slots))));
+        Ok(first_sorted(found.await?, limit))
     }
 
     /// The values of a label among series that match one of `sets` (all series when there is none)
-    /// and have samples in `[min_ms, max_ms]`, sorted, at most `limit`.
+    /// and have samples in `[min_ms, max_ms]` (see [`Self::series`]), sorted, at most `limit`.
     ///
     /// # Errors
     /// When blocks cannot be read.
@@ -135,10 +169,26 @@ impl MetricReader {
         max_ms: i64,
         limit: usize,
     ) -> Result<Vec<String>, ReadError> {
+        let found = self.listed(sets, (min_ms, max_ms), |index, slots| shared(index.values(name, Some(slots))));
+        Ok(first_sorted(found.await?, limit))
+    }
+
+    /// Lists something of the matching series, in memory and in blocks.
+    async fn listed<T>(
+        &self,
+        sets: &[Vec<Matcher>],
+        (min_ms, max_ms): (i64, i64),
+        list: impl Fn(&SeriesIndex, &RoaringBitmap) -> Vec<T>,
+    ) -> Result<Vec<T>, ReadError> {
         let Some(tenant) = &self.tenant else { return Ok(Vec::new()) };
-        let head = tenant.head();
-        let slots = listed(&head, sets, min_ms, max_ms);
-        Ok(first_sorted(head.index.values(name, Some(&slots)), limit))
+        let (mut found, blocks) = self.in_memory(tenant, min_ms, max_ms, |head| {
+            let slots = if sets.is_empty() { head.index.live().clone() } else { head.index.select_any(sets) };
+            list(&head.index, &in_range(head, slots, min_ms, max_ms))
+        });
+        if !blocks.is_empty() {
+            found.extend(tenant.archive.with_series(&blocks, sets, list).await?);
+        }
+        Ok(found)
     }
 
     /// The exemplars in `[min_ms, max_ms]` of series that match one of `sets`, series sorted,
@@ -153,17 +203,32 @@ impl MetricReader {
         max_ms: i64,
     ) -> Result<Vec<(Labels, Vec<Exemplar>)>, ReadError> {
         let Some(tenant) = &self.tenant else { return Ok(Vec::new()) };
-        let head = tenant.head();
-        let mut slots: Vec<u32> = head.index.select_any(sets).iter().collect();
-        slots.sort_by(|left, right| head.index.compare(*left, *right));
-        let found = slots.into_iter().map(|slot| {
-            let inside = |exemplar: &&Exemplar| (min_ms..=max_ms).contains(&exemplar.timestamp);
-            (slot, head.exemplars_of(slot).filter(inside).cloned().collect::<Vec<_>>())
+        // Exemplars leave memory for want of room too: every block of the range may have more.
+        let catalog = tenant.blocks.catalog();
+        let blocks = catalog.get(&tenant.id).map_or(&[][..], |blocks| blocks.as_slice());
+        let blocks: Vec<_> = blocks.iter().filter(|block| block.overlaps(min_ms, max_ms)).map(Arc::clone).collect();
+        let mut found = if blocks.is_empty() { Vec::new() } else { tenant.archive.exemplars(&blocks, sets).await? };
+        {
+            let head = tenant.head();
+            let slots = head.index.select_any(sets);
+            found
+                .extend(slots.iter().map(|slot| (head.index.labels(slot), head.exemplars_of(slot).cloned().collect())));
+        }
+        found.sort_by(|left, right| left.0.compare(&right.0));
+        found.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                kept.1.append(&mut later.1);
+            }
+            same
         });
-        Ok(found
-            .filter(|(_, exemplars)| !exemplars.is_empty())
-            .map(|(slot, exemplars)| (head.index.labels(slot), exemplars))
-            .collect())
+        for (_, exemplars) in &mut found {
+            exemplars.retain(|exemplar| (min_ms..=max_ms).contains(&exemplar.timestamp));
+            exemplars.sort_by_key(|exemplar| exemplar.timestamp);
+            exemplars.dedup();
+        }
+        found.retain(|(_, exemplars)| !exemplars.is_empty());
+        Ok(found)
     }
 
     /// What is known of metric families, by name.
@@ -181,9 +246,51 @@ impl MetricReader {
     }
 }
 
-fn listed(head: &Head, sets: &[Vec<Matcher>], min_ms: i64, max_ms: i64) -> RoaringBitmap {
-    let slots = if sets.is_empty() { head.index.live().clone() } else { head.index.select_any(sets) };
-    in_range(head, slots, min_ms, max_ms)
+fn select_in(
+    head: &Head,
+    matchers: &[Matcher],
+    min_ms: i64,
+    max_ms: i64,
+    limits: ReadLimits,
+) -> Result<Vec<Found>, ReadError> {
+    let mut slots: Vec<u32> = in_range(head, head.index.select(matchers), min_ms, max_ms).iter().collect();
+    if slots.len() > limits.max_series {
+        return Err(ReadError::TooManySeries { series: slots.len(), limit: limits.max_series });
+    }
+    slots.sort_by(|left, right| head.index.compare(*left, *right));
+    let found = |slot: u32| Found {
+        id: head.index.id_of(slot),
+        labels: head.index.labels(slot),
+        chunks: head.series[slot as usize].chunks(min_ms, max_ms).collect(),
+    };
+    Ok(slots.into_iter().map(found).collect())
+}
+
+/// Two lists in label order as one; a series in both keeps the chunks of both.
+fn merge(left: Vec<Found>, right: Vec<Found>) -> Vec<Selected> {
+    if left.is_empty() {
+        return right.into_iter().map(Selected::from).collect();
+    }
+    let mut merged = Vec::with_capacity(left.len().max(right.len()));
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    while let (Some(first), Some(second)) = (left.peek(), right.peek()) {
+        let order = if first.id == second.id { Ordering::Equal } else { first.labels.compare(&second.labels) };
+        match order {
+            Ordering::Less => merged.extend(left.next().map(Selected::from)),
+            Ordering::Greater => merged.extend(right.next().map(Selected::from)),
+            Ordering::Equal => {
+                let more = right.next().map_or_else(Vec::new, |found| found.chunks);
+                merged.extend(left.next().map(|mut found| {
+                    found.chunks.extend(more);
+                    Selected::from(found)
+                }));
+            }
+        }
+    }
+    merged.extend(left.map(Selected::from));
+    merged.extend(right.map(Selected::from));
+    merged.retain(|series| !series.chunks.is_empty());
+    merged
 }
 
 fn in_range(head: &Head, mut slots: RoaringBitmap, min_ms: i64, max_ms: i64) -> RoaringBitmap {
@@ -193,17 +300,27 @@ fn in_range(head: &Head, mut slots: RoaringBitmap, min_ms: i64, max_ms: i64) -> 
     slots
 }
 
-fn first_sorted(texts: Vec<&Arc<str>>, limit: usize) -> Vec<String> {
-    let sorted: BTreeSet<&Arc<str>> = texts.into_iter().collect();
-    sorted.into_iter().take(limit).map(|text| (**text).to_owned()).collect()
+fn shared(texts: Vec<&Arc<str>>) -> Vec<Arc<str>> {
+    texts.into_iter().map(Arc::clone).collect()
+}
+
+fn first_sorted(texts: Vec<Arc<str>>, limit: usize) -> Vec<String> {
+    let sorted: BTreeSet<Arc<str>> = texts.into_iter().collect();
+    sorted.into_iter().take(limit).map(|text| (*text).to_owned()).collect()
 }
 
 /// A selected series, compressed.
 #[derive(Debug)]
 struct Selected {
     labels: Labels,
-    /// In no particular order; they may overlap.
+    /// In the order in which they were stored: blocks before memory; they may overlap.
     chunks: Vec<Chunk>,
+}
+
+impl From<Found> for Selected {
+    fn from(found: Found) -> Self {
+        Self { labels: found.labels, chunks: found.chunks }
+    }
 }
 
 /// Selected series, decoded one by one while they are taken.
@@ -249,10 +366,10 @@ impl SelectedSeries {
     /// When a block turns out to be damaged.
     #[expect(clippy::should_implement_trait, reason = "it lends: an Iterator cannot")]
     pub fn next(&mut self) -> Result<Option<SeriesSlice<'_>>, ReadError> {
-        for mut selected in self.series.by_ref() {
+        for selected in self.series.by_ref() {
             self.timestamps.clear();
             self.values.clear();
-            decode(&mut selected.chunks, &mut self.timestamps, &mut self.values);
+            chunk::decode_all(&selected.chunks, &mut self.timestamps, &mut self.values);
             let from = self.timestamps.partition_point(|timestamp| *timestamp < self.min_ms);
             let to = self.timestamps.partition_point(|timestamp| *timestamp <= self.max_ms);
             if from < to {
@@ -263,20 +380,4 @@ impl SelectedSeries {
         }
         Ok(None)
     }
-}
-
-/// Decodes chunks into samples with strictly growing times. Of samples of the same time that of the
-/// earlier chunk in the list stays.
-fn decode(chunks: &mut [Chunk], timestamps: &mut Vec<i64>, values: &mut Vec<f64>) {
-    chunks.sort_by_key(|chunk| chunk.first_ms);
-    let overlapping = chunks.windows(2).any(|pair| pair[1].first_ms <= pair[0].last_ms);
-    chunks.iter().for_each(|chunk| chunk.decode(timestamps, values));
-    if !overlapping {
-        return;
-    }
-    let mut samples: Vec<(i64, f64)> = timestamps.drain(..).zip(values.drain(..)).collect();
-    samples.sort_by_key(|(timestamp, _)| *timestamp);
-    samples.dedup_by_key(|(timestamp, _)| *timestamp);
-    timestamps.extend(samples.iter().map(|(timestamp, _)| *timestamp));
-    values.extend(samples.iter().map(|(_, value)| *value));
 }

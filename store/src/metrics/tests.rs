@@ -1,3 +1,4 @@
+mod blocks;
 mod durability;
 
 use std::sync::Arc;

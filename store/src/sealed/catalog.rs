@@ -15,11 +15,32 @@ use windrose_proto::time::{TimeRange, UnixNanos};
 
 use super::cache::{RowCache, RowsOf};
 use crate::row::{HopRow, RequestRow};
-use crate::segment::{Segment, SegmentError};
+use crate::segment::{FooterCache, Segment, SegmentError};
+use crate::table_log::Version;
 use crate::tables::{Table, edges, hops, requests};
 
 /// Files read at the same time for one question.
 const READS_AT_ONCE: usize = 8;
+
+/// Versions of the table logs, in the order of [`Table::ALL`].
+pub(super) type Versions = [Version; Table::ALL.len()];
+
+/// Memory for footers of span files, 100 to 200 KiB each: some 400 files, and a lookup that meets
+/// one of them reads nothing but the rows.
+const FOOTERS_BUDGET_BYTES: usize = 64 << 20;
+
+/// What was read from sealed files, shared by all tenants; the default keeps no footers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caches {
+    rows: Arc<RowCache>,
+    footers: Arc<FooterCache>,
+}
+
+impl Caches {
+    pub(super) fn new() -> Self {
+        Self { rows: Arc::default(), footers: Arc::new(FooterCache::new(FOOTERS_BUDGET_BYTES)) }
+    }
+}
 
 /// All tenants at one instant. Immutable.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +53,9 @@ pub struct SealedCatalog {
 pub struct TenantCatalog {
     /// By [`Table::ALL`], ordered by path.
     segments: [Vec<Arc<Segment>>; Table::ALL.len()],
-    cache: Arc<RowCache>,
+    /// Of the table logs; `None` while nothing is sealed.
+    versions: Option<Versions>,
+    caches: Caches,
 }
 
 /// A file that is left out of answers.
@@ -88,7 +111,8 @@ impl SealedCatalog {
     pub(super) fn build(
         before: &Self,
         segments: impl IntoIterator<Item = (TenantId, Arc<Segment>)>,
-        cache: &Arc<RowCache>,
+        versions: Versions,
+        caches: &Caches,
     ) -> Self {
         let mut tenants: BTreeMap<TenantId, TenantCatalog> = BTreeMap::new();
         for (tenant, segment) in segments {
@@ -97,7 +121,8 @@ impl SealedCatalog {
             catalog.segments[place_of(segment.table())].push(known.unwrap_or(segment));
         }
         for catalog in tenants.values_mut() {
-            catalog.cache = Arc::clone(cache);
+            catalog.caches = caches.clone();
+            catalog.versions = Some(versions);
             for list in &mut catalog.segments {
                 list.sort_by(|a, b| a.path().cmp(b.path()));
             }
@@ -111,6 +136,12 @@ impl TenantCatalog {
     #[must_use]
     pub fn segments(&self, table: Table) -> &[Arc<Segment>] {
         &self.segments[place_of(table)]
+    }
+
+    /// The version of a table's log; `None` when the tenant has no sealed file.
+    #[must_use]
+    pub fn version(&self, table: Table) -> Option<Version> {
+        self.versions.map(|versions| versions[place_of(table)])
     }
 
     fn find(&self, segment: &Segment) -> Option<Arc<Segment>> {
@@ -156,7 +187,7 @@ impl TenantCatalog {
         }
         let mut rows = segment.read_rows(edges::from_batch).await?;
         rows.sort_by_key(|row| row.window_start);
-        self.cache.share_keys(&mut rows);
+        self.caches.rows.share_keys(&mut rows);
         let rows = Arc::new(rows);
         if segment.quarantine_reason().is_none() {
             self.keep(name, &rows);
@@ -165,11 +196,11 @@ impl TenantCatalog {
     }
 
     pub(super) fn cached(&self, of: &RowsOf) -> Option<Arc<Vec<EdgeRow>>> {
-        self.cache.get(of)
+        self.caches.rows.get(of)
     }
 
     pub(super) fn keep(&self, of: RowsOf, rows: &Arc<Vec<EdgeRow>>) {
-        self.cache.insert(of, rows);
+        self.caches.rows.insert(of, rows);
     }
 
     /// The first and last instant that files of a table speak of.
@@ -225,7 +256,8 @@ impl TenantCatalog {
     /// When the object store fails.
     pub async fn read_trace(&self, trace: TraceId) -> Result<Vec<Span>, SegmentError> {
         let candidates = self.segments(Table::Spans).iter().filter(|segment| segment.may_contain(trace));
-        let reads: Vec<_> = candidates.map(|segment| segment.read_spans_of_trace(trace)).collect();
+        let reads: Vec<_> =
+            candidates.map(|segment| segment.read_spans_of_trace(trace, &self.caches.footers)).collect();
         let mut files = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut spans = Vec::new();
         while let Some(file) = files.try_next().await? {
@@ -235,21 +267,14 @@ impl TenantCatalog {
     }
 
     /// The latest revision of every trace that late spans changed after it was first written.
-    ///
-    /// # Errors
-    /// When the object store fails.
-    pub async fn revisions(&self) -> Result<HashMap<TraceId, u32>, SegmentError> {
-        let candidates = self.segments(Table::Requests).iter().filter(|segment| segment.may_have_revisions());
-        let reads: Vec<_> = candidates.map(|segment| segment.read_rows(requests::from_batch)).collect();
-        let mut files = stream::iter(reads).buffered(READS_AT_ONCE);
+    #[must_use]
+    pub fn revisions(&self) -> HashMap<TraceId, u32> {
         let mut revisions: HashMap<TraceId, u32> = HashMap::new();
-        while let Some(rows) = files.try_next().await? {
-            for row in rows.iter().filter(|row| row.revision > 1) {
-                let latest = revisions.entry(row.request.trace_id).or_default();
-                *latest = row.revision.max(*latest);
-            }
+        for (trace, revision) in self.segments(Table::Requests).iter().flat_map(|segment| segment.revised()) {
+            let latest = revisions.entry(*trace).or_default();
+            *latest = (*revision).max(*latest);
         }
-        Ok(revisions)
+        revisions
     }
 }
 

@@ -57,6 +57,13 @@ impl DiskStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// The directory as it is, for looking only: nothing is created or tidied up.
+    #[must_use]
+    pub fn look_at(disk: Arc<dyn Disk>, root: &FilePath) -> Self {
+        let inner = Inner { disk, root: root.to_owned(), next_unfinished: AtomicU64::new(0) };
+        Self { inner: Arc::new(inner) }
+    }
+
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || work(&inner)).await?

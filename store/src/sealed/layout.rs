@@ -15,6 +15,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use serde_json::{Value, json};
+use windrose_proto::edge::SEALED_WINDOW_NANOS;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 
@@ -24,6 +25,8 @@ use crate::tables::Table;
 
 const TAG_REVISION_MAX: &str = "windrose.revision_max";
 const TAG_CRC32C: &str = "windrose.crc32c";
+/// Narrowest window of the rows of `edges`.
+const TAG_WINDOW: &str = "windrose.window_ns";
 /// Length of the head of the trace index beside the file.
 const TAG_INDEX_HEAD_BYTES: &str = "windrose.trace_index_head_bytes";
 
@@ -96,6 +99,29 @@ impl Place {
         Self { table, tenant: tenant.clone(), date: date_of(at), name: format!("{writer}-{seal:012}") }
     }
 
+    /// Where the file goes that replaces `inputs`: a name of its own for each set of them, so that
+    /// repeating a compaction overwrites what a crash left.
+    pub(super) fn compacted<'a>(
+        table: Table,
+        tenant: &TenantId,
+        date: String,
+        writer: &WriterName,
+        inputs: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let (mut count, mut sum) = (0, 0);
+        let mut last = "";
+        for input in inputs {
+            sum = crc32c::crc32c_append(sum, input.as_bytes());
+            (count, last) = (count + 1, input);
+        }
+        let last = last.rsplit('/').next().unwrap_or_default().trim_end_matches(".parquet");
+        // Names sort by the last seal they hold; names of merged files do not grow with each merge.
+        let seal =
+            last.split('-').rev().find(|part| part.len() == 12 && part.bytes().all(|byte| byte.is_ascii_digit()));
+        let name = format!("{writer}-{}-{count:04}-{sum:08x}", seal.unwrap_or("000000000000"));
+        Self { table, tenant: tenant.clone(), date, name }
+    }
+
     fn relative(&self) -> String {
         format!("tenant={}/date={}/{}.parquet", self.tenant, self.date, self.name)
     }
@@ -116,6 +142,9 @@ impl Place {
         ]);
         if let Some(head) = index_head_bytes {
             tags.insert(TAG_INDEX_HEAD_BYTES.to_owned(), Some(head.to_string()));
+        }
+        if let Some(window) = facts.window_nanos {
+            tags.insert(TAG_WINDOW.to_owned(), Some(window.to_string()));
         }
         let time = self.table.time_column();
         let stats = json!({
@@ -143,9 +172,21 @@ fn index_of(table: Table, relative: &str) -> Path {
     Path::from(format!("{}/_traces/{}.index", table.name(), relative.trim_end_matches(".parquet")))
 }
 
+/// Everything that lies in the store for a file of the log.
+pub(super) fn objects_of(table: Table, relative: &str) -> Vec<Path> {
+    let data = Path::from_url_path(format!("{}/{relative}", table.name())).ok();
+    let index = (table == Table::Spans).then(|| index_of(table, relative));
+    data.into_iter().chain(index).collect()
+}
+
 /// Where the head of a file's trace index lies, and its length.
 pub(super) fn index_head(table: Table, add: &Add) -> Option<(Path, u64)> {
     Some((index_of(table, &add.path), tag(add, TAG_INDEX_HEAD_BYTES)?))
+}
+
+/// Whose rows a file of the log holds.
+pub(super) fn tenant(add: &Add) -> Option<TenantId> {
+    TenantId::new(add.partition_values.get("tenant")?.as_deref()?).ok()
 }
 
 /// Where the file of a log entry lies.
@@ -160,7 +201,7 @@ pub(super) fn segment(
     add: &Add,
     index: Option<TraceIndexHead>,
 ) -> Option<(TenantId, Segment)> {
-    let tenant = add.partition_values.get("tenant")?.as_deref().and_then(|name| TenantId::new(name).ok())?;
+    let tenant = tenant(add)?;
     let path = file(table, add)?;
     let index = index.map(|head| TraceIndex { path: index_of(table, &add.path), head });
     let segment = Segment::new(table, Arc::clone(store), path, add.size as u64, facts(table, add), index);
@@ -180,12 +221,17 @@ fn facts(table: Table, add: &Add) -> SegmentFacts {
     }
 }
 
+/// Narrowest window of the rows of `edges` in a file; sealed windows when the file does not say.
+pub(super) fn window_nanos(add: &Add) -> u64 {
+    tag(add, TAG_WINDOW).unwrap_or(SEALED_WINDOW_NANOS)
+}
+
 fn tag<T: std::str::FromStr>(add: &Add, name: &str) -> Option<T> {
     add.tags.as_ref()?.get(name)?.as_deref()?.parse().ok()
 }
 
 /// The UTC day as `YYYY-MM-DD` (days to civil date after Howard Hinnant).
-fn date_of(at: UnixNanos) -> String {
+pub(crate) fn date_of(at: UnixNanos) -> String {
     let days = (at.0 / 86_400_000_000_000) as i64 + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;

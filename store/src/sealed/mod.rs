@@ -15,14 +15,18 @@
 
 mod cache;
 mod catalog;
+mod compaction;
 mod disk_store;
 mod layout;
+mod location;
 mod record;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod vacuum;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -37,15 +41,21 @@ use windrose_proto::id::TraceId;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 
+use self::catalog::Caches;
 pub use self::catalog::{Quarantined, SealedCatalog, TenantCatalog};
+pub use self::compaction::{CompactionPolicy, CompactionReport};
 pub use self::disk_store::DiskStore;
+pub(crate) use self::layout::date_of;
 pub use self::layout::{InvalidWriterName, WriterName};
+pub use self::location::{Bucket, InvalidUrl, Location, LocationError};
 pub use self::record::Recovered;
+pub use self::retention::{ExpiryReport, Retention, RetentionPolicy};
 pub use crate::segment::{Segment, SegmentError};
 
-use self::cache::RowCache;
 use self::layout::Place;
 use self::record::SealRecord;
+use self::vacuum::Orphans;
+use crate::disk::Disk;
 use crate::row::{HopRow, RequestRow, SpanRow};
 use crate::segment::{Encoded, TraceIndexHead, encode_edges, encode_hops, encode_requests, encode_spans};
 use crate::table_log::{Action, Add, Commit, LogError, TableLog, Txn};
@@ -63,8 +73,10 @@ pub struct Sealed {
     store: Arc<dyn ObjectStore>,
     writer: WriterName,
     catalog: ArcSwap<SealedCatalog>,
-    cache: Arc<RowCache>,
+    caches: Caches,
     tables: Mutex<Tables>,
+    /// Paths of files that compaction cannot read and does not try again.
+    unreadable: std::sync::Mutex<BTreeSet<String>>,
 }
 
 /// What changes when sealing; one seal at a time.
@@ -76,6 +88,8 @@ struct Tables {
     sealed: Option<u64>,
     /// A seal that was begun and did not get through.
     attempted: Option<u64>,
+    /// In the order of [`Table::ALL`].
+    orphans: [Orphans; Table::ALL.len()],
 }
 
 /// Rows to seal: everything up to one position of the write-ahead log.
@@ -119,6 +133,9 @@ pub enum SealError {
     /// Rows could not be written as Parquet.
     #[error("encoding rows as Parquet failed")]
     Encode(#[from] ParquetError),
+    /// A sealed file could not be read.
+    #[error("reading a sealed file failed")]
+    Segment(#[from] SegmentError),
     /// The record of a seal is damaged.
     #[error("seal record {path} is damaged: restore it from a backup")]
     DamagedRecord {
@@ -145,7 +162,7 @@ impl SealError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Store { .. } => true,
+            Self::Store { .. } | Self::Segment(_) => true,
             Self::Log(error) => error.is_transient(),
             Self::Encode(_)
             | Self::DamagedRecord { .. }
@@ -178,8 +195,9 @@ impl Sealed {
             store,
             writer,
             catalog: ArcSwap::default(),
-            cache: Arc::default(),
-            tables: Mutex::new(Tables { logs, sealed: None, attempted: None }),
+            caches: Caches::new(),
+            tables: Mutex::new(Tables { logs, sealed: None, attempted: None, orphans: Default::default() }),
+            unreadable: std::sync::Mutex::default(),
         };
         let recovered = sealed.recover().await?;
         Ok((sealed, recovered))
@@ -360,7 +378,12 @@ impl Sealed {
             }
             found.map(|(tenant, segment)| (tenant, Arc::new(segment)))
         });
-        let catalog = SealedCatalog::build(&before, segments, &self.cache);
+        let versions = std::array::from_fn(|table| logs[table].version());
+        let catalog = SealedCatalog::build(&before, segments, versions, &self.caches);
+        // Read before anybody sees the rows they supersede.
+        let requests = catalog.tenants().flat_map(|(_, tenant)| tenant.segments(Table::Requests));
+        let reads: Vec<_> = requests.map(|segment| segment.read_revised()).collect();
+        stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_for_each(|_| std::future::ready(Ok(()))).await?;
         self.catalog.store(Arc::new(catalog));
         Ok(())
     }
@@ -395,7 +418,10 @@ impl Sealed {
     }
 
     async fn read_record(&self, seal: u64) -> Result<Option<SealRecord>, SealError> {
-        let path = SealRecord::path(&self.writer, seal);
+        self.read_record_at(SealRecord::path(&self.writer, seal)).await
+    }
+
+    async fn read_record_at(&self, path: Path) -> Result<Option<SealRecord>, SealError> {
         let read = async { self.store.get(&path).await?.bytes().await };
         match read.await {
             Ok(text) => match serde_json::from_slice(&text) {
@@ -427,6 +453,14 @@ impl Sealed {
         let put = self.store.put_opts(path, PutPayload::from(bytes), options).await;
         put.map(drop).map_err(|source| SealError::Store { path: path.clone(), source })
     }
+}
+
+/// The log of the table in a directory, for looking only; `None` when there is none.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn look_at_table(disk: Arc<dyn Disk>, dir: &std::path::Path) -> Result<Option<TableLog>, LogError> {
+    TableLog::load(Arc::new(DiskStore::look_at(disk, dir)), Path::default()).await
 }
 
 fn check_order(tables: &Tables, number: u64) -> Result<(), SealError> {

@@ -57,8 +57,13 @@ impl SealRecord {
         Recovered { seal_number: self.seal, wal: self.wal(), open_traces: tenants.collect() }
     }
 
+    /// Where the records of all writers lie.
+    pub(super) fn root() -> Path {
+        Path::from("_seals")
+    }
+
     pub(super) fn directory(writer: &WriterName) -> Path {
-        Path::from(format!("_seals/{writer}"))
+        Self::root().join(writer.to_string())
     }
 
     pub(super) fn path(writer: &WriterName, seal: u64) -> Path {

@@ -14,7 +14,7 @@ use object_store::{
 };
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats};
+use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats, SEALED_WINDOW_NANOS};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{TimeRange, UnixNanos};
@@ -24,7 +24,7 @@ use crate::row::{HopRow, RequestRow, SpanRow};
 use crate::tables::Table;
 use crate::tables::arbitrary::{edge_row, hop_row, request_row, span_row};
 
-const NOW: UnixNanos = UnixNanos(1_795_219_200_000_000_000);
+pub(super) const NOW: UnixNanos = UnixNanos(1_795_219_200_000_000_000);
 
 /// What a store does with writes once its budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,7 +122,7 @@ fn sample<S: Strategy>(strategy: S, count: usize) -> Vec<S::Value> {
 }
 
 /// Rows of a seal, told apart by the seal's number.
-fn part(tenant: &str, seal: u64) -> SealPart {
+pub(super) fn part(tenant: &str, seal: u64) -> SealPart {
     let id = |number: usize| u128::from(seal) << 64 | (number as u128 + 1);
     let trace = |number: usize| TraceId::new(id(number).to_be_bytes()).unwrap();
     let start = UnixNanos(NOW.0 + seal * 1_000_000_000);
@@ -144,7 +144,7 @@ fn part(tenant: &str, seal: u64) -> SealPart {
         RequestRow { request: Arc::new(request), revision: 1 + u32::from(number == 2) }
     });
     let edges = SAMPLES.edges.iter().cloned().map(|mut row| {
-        row.window_start = start;
+        (row.window_start, row.window_nanos) = (start, SEALED_WINDOW_NANOS);
         row
     });
     SealPart {
@@ -157,7 +157,7 @@ fn part(tenant: &str, seal: u64) -> SealPart {
     }
 }
 
-async fn open(store: Arc<dyn ObjectStore>) -> (Sealed, Option<super::Recovered>) {
+pub(super) async fn open(store: Arc<dyn ObjectStore>) -> (Sealed, Option<super::Recovered>) {
     Sealed::open(store, WriterName::new("a").unwrap(), NOW).await.unwrap()
 }
 
@@ -167,7 +167,7 @@ async fn seal(sealed: &Sealed, number: u64) -> Result<Arc<SealedCatalog>, SealEr
 }
 
 /// A smaller seal, for tests that make hundreds.
-async fn seal_one(sealed: &Sealed, number: u64) -> Result<Arc<SealedCatalog>, SealError> {
+pub(super) async fn seal_one(sealed: &Sealed, number: u64) -> Result<Arc<SealedCatalog>, SealError> {
     let parts = [part("default", number)];
     sealed.seal(SealInput { seal_number: number, wal: (number, 10), at: NOW, parts: &parts }).await
 }
@@ -187,7 +187,7 @@ async fn counts(catalog: &SealedCatalog) -> [usize; 4] {
 }
 
 /// Row counts after that many smaller seals.
-fn counts_of_one(seals: usize) -> [usize; 4] {
+pub(super) fn counts_of_one(seals: usize) -> [usize; 4] {
     counts_of(seals).map(|rows| rows / 2)
 }
 
@@ -219,7 +219,7 @@ async fn sealed_rows_are_read_back_now_and_after_reopening() {
         let second = TimeRange::new(expect.edges[0].window_start, UnixNanos(u64::MAX)).unwrap();
         assert_eq!(tenant.read_edges(second).await.unwrap().len(), expect.edges.len());
         assert_eq!(tenant.read_hops(second).await.unwrap().len(), expect.hops.len());
-        let revised: Vec<u32> = tenant.revisions().await.unwrap().into_values().collect();
+        let revised: Vec<u32> = tenant.revisions().into_values().collect();
         assert_eq!(revised, [2, 2], "one request of each seal was revised");
     }
 }

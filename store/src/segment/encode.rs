@@ -1,6 +1,8 @@
 //! Rows as one Parquet file in memory, with the facts its table log entry needs.
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute;
+use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -8,11 +10,12 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use windrose_proto::edge::EdgeRow;
+use windrose_proto::id::TraceId;
 use windrose_proto::time::UnixNanos;
 
 use super::trace_index::{self, EncodedIndex};
 use crate::row::{HopRow, RequestRow, SpanRow};
-use crate::tables::{Table, edges, hops, requests, spans};
+use crate::tables::{Table, TableError, edges, hops, requests, spans};
 
 /// Rows per row group: 128 k rows of spans are 5–6 MB, enough for dictionaries to pay and small
 /// enough to be read in one go.
@@ -45,6 +48,8 @@ pub struct Facts {
     pub last: UnixNanos,
     /// Largest revision in the file; 1 for tables without revisions.
     pub revision_max: u32,
+    /// Narrowest window of the rows; only of `edges`.
+    pub window_nanos: Option<u64>,
     pub crc32c: u32,
 }
 
@@ -105,7 +110,18 @@ pub fn encode_requests(mut rows: Vec<RequestRow>) -> Result<Encoded, ParquetErro
 /// When Parquet refuses, which it has no reason to.
 pub fn encode_edges(mut rows: Vec<EdgeRow>) -> Result<Encoded, ParquetError> {
     rows.sort_by(|a, b| (a.window_start, &a.key).cmp(&(b.window_start, &b.key)));
-    encode(Table::Edges, properties(Table::Edges), &rows, edges::to_batch, |_| 4096, |row| row.window_start, |_| 1)
+    let narrowest = rows.iter().map(|row| row.window_nanos).min();
+    let mut encoded = encode(
+        Table::Edges,
+        properties(Table::Edges),
+        &rows,
+        edges::to_batch,
+        |_| 4096,
+        |row| row.window_start,
+        |_| 1,
+    )?;
+    encoded.facts.window_nanos = narrowest;
+    Ok(encoded)
 }
 
 fn encode<R>(
@@ -127,9 +143,89 @@ fn encode<R>(
         first: rows.iter().map(&time).min().unwrap_or_default(),
         last: rows.iter().map(&time).max().unwrap_or_default(),
         revision_max: rows.iter().map(revision).max().unwrap_or(1),
+        window_nanos: None,
         crc32c: crc32c::crc32c(&file),
     };
     Ok(Encoded { file, facts, trace_index: None })
+}
+
+/// Writes batches of one table as they come; for compaction.
+#[derive(Debug)]
+pub struct BatchEncoder {
+    table: Table,
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    first: Option<i64>,
+    last: Option<i64>,
+    revision_max: i64,
+    window_nanos: Option<i64>,
+    /// Of each row; only of spans.
+    traces: Vec<TraceId>,
+}
+
+impl BatchEncoder {
+    /// For batches with exactly the columns of `table`.
+    ///
+    /// # Errors
+    /// When Parquet refuses, which it has no reason to.
+    pub fn new(table: Table) -> Result<Self, ParquetError> {
+        let writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties(table)))?;
+        Ok(Self {
+            table,
+            writer,
+            rows: 0,
+            first: None,
+            last: None,
+            revision_max: 1,
+            window_nanos: None,
+            traces: Vec::new(),
+        })
+    }
+
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// When a column is missing or Parquet refuses.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
+        let longs = |name: &str| {
+            let missing = || TableError::MissingColumn(name.to_owned());
+            batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>()).ok_or_else(missing)
+        };
+        let times = longs(self.table.time_column())?;
+        let (first, last) = (compute::min(times), compute::max(times));
+        self.first = self.first.into_iter().chain(first).min();
+        self.last = self.last.max(last);
+        if matches!(self.table, Table::Hops | Table::Requests) {
+            self.revision_max = self.revision_max.max(compute::max(longs("revision")?).unwrap_or(1));
+        }
+        if self.table == Table::Edges {
+            let narrowest = compute::min(longs("window_ns")?);
+            self.window_nanos = self.window_nanos.into_iter().chain(narrowest).min();
+        }
+        if self.table == Table::Spans {
+            self.traces.extend(spans::trace_ids(batch)?);
+        }
+        self.rows += batch.num_rows() as u64;
+        Ok(self.writer.write(batch)?)
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// When Parquet refuses, which it has no reason to.
+    pub fn finish(self) -> Result<Encoded, ParquetError> {
+        let file = Bytes::from(self.writer.into_inner()?);
+        let facts = Facts {
+            rows: self.rows,
+            first: UnixNanos(self.first.unwrap_or_default() as u64),
+            last: UnixNanos(self.last.unwrap_or_default() as u64),
+            revision_max: self.revision_max as u32,
+            window_nanos: self.window_nanos.map(|nanos| nanos as u64),
+            crc32c: crc32c::crc32c(&file),
+        };
+        let trace_index = (self.table == Table::Spans).then(|| trace_index::encode(self.traces));
+        Ok(Encoded { file, facts, trace_index })
+    }
 }
 
 /// Text in a span, roughly.

@@ -18,10 +18,10 @@ const FOOTER_GUESS_BYTES: usize = 128 * 1024;
 
 /// Reads ranges of one object.
 #[derive(Clone, Debug)]
-pub(super) struct FileReader {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) path: Path,
-    pub(super) bytes: u64,
+pub(crate) struct FileReader {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) path: Path,
+    pub(crate) bytes: u64,
 }
 
 fn external(error: object_store::Error) -> ParquetError {

@@ -6,7 +6,7 @@
 //! it were empty from then on and is named with its reason; a failing store is an error to retry.
 
 mod encode;
-mod file_reader;
+pub(crate) mod file_reader;
 mod inspect;
 mod read;
 #[cfg(test)]
@@ -20,9 +20,10 @@ use object_store::path::Path;
 use windrose_proto::id::TraceId;
 use windrose_proto::time::{TimeRange, UnixNanos};
 
-pub use encode::{Encoded, Facts, encode_edges, encode_hops, encode_requests, encode_spans, properties};
-pub use inspect::{FileBytes, file_bytes};
-pub use read::SegmentError;
+pub use encode::{BatchEncoder, Encoded, Facts, encode_edges, encode_hops, encode_requests, encode_spans, properties};
+pub use inspect::{ColumnReport, FileBytes, FileReport, RowGroupReport, file_bytes, inspect_file};
+pub(crate) use read::Failure;
+pub use read::{FooterCache, SegmentError};
 pub use trace_index::{DamagedIndex, EncodedIndex, TraceIndexHead};
 
 use crate::tables::Table;
@@ -37,6 +38,8 @@ pub struct Segment {
     facts: SegmentFacts,
     index: Option<TraceIndex>,
     damage: OnceLock<String>,
+    /// Traces with a revision above 1, once they were read; only of `requests`.
+    revised: OnceLock<Vec<(TraceId, u32)>>,
 }
 
 /// What the table log says about a file. Files of other writers say less.
@@ -80,7 +83,7 @@ impl Segment {
         facts: SegmentFacts,
         index: Option<TraceIndex>,
     ) -> Self {
-        Self { table, store, path, bytes, facts, index, damage: OnceLock::new() }
+        Self { table, store, path, bytes, facts, index, damage: OnceLock::new(), revised: OnceLock::new() }
     }
 
     /// Which table it belongs to.

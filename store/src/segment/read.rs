@@ -21,7 +21,11 @@ use windrose_proto::span::Span;
 use super::file_reader::FileReader;
 use super::trace_index::DamagedIndex;
 use super::{Segment, TraceIndex};
-use crate::tables::{TableError, spans};
+use crate::file_cache::FileCache;
+use crate::tables::{TableError, requests, spans};
+
+/// Footers with their page indexes, by file.
+pub type FooterCache = FileCache<ArrowReaderMetadata>;
 
 /// Rows per batch when reading.
 const BATCH_ROWS: usize = 8 * 1024;
@@ -36,7 +40,7 @@ pub struct SegmentError {
 }
 
 /// Why a read did not work.
-enum Failure {
+pub(crate) enum Failure {
     Store(object_store::Error),
     Damaged(String),
 }
@@ -113,16 +117,38 @@ impl Segment {
         self.quarantine_damage(read.await)
     }
 
+    /// The traces of a file of `requests` that late spans changed, with their revisions; read once.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn read_revised(&self) -> Result<&[(TraceId, u32)], SegmentError> {
+        if let Some(revised) = self.revised.get() {
+            return Ok(revised);
+        }
+        let mut revised = Vec::new();
+        if self.may_have_revisions() {
+            let rows = self.read_rows(requests::from_batch).await?.into_iter().filter(|row| row.revision > 1);
+            revised.extend(rows.map(|row| (row.request.trace_id, row.revision)));
+        }
+        Ok(self.revised.get_or_init(|| revised))
+    }
+
+    /// What [`Self::read_revised`] has read.
+    #[must_use]
+    pub fn revised(&self) -> &[(TraceId, u32)] {
+        self.revised.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// The spans of one trace, in the order of the file. A damaged file is quarantined and has none.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn read_spans_of_trace(&self, trace: TraceId) -> Result<Vec<Span>, SegmentError> {
+    pub async fn read_spans_of_trace(&self, trace: TraceId, footers: &FooterCache) -> Result<Vec<Span>, SegmentError> {
         if self.quarantine_reason().is_some() || !self.may_contain(trace) {
             return Ok(Vec::new());
         }
         let read = async {
-            let metadata = self.read_metadata().await?;
+            let metadata = self.read_metadata(footers).await?;
             let rows = self.find_rows(trace, &metadata).await?;
             let total = metadata.metadata().file_metadata().num_rows() as usize;
             if rows.iter().any(|range| range.end > total) {
@@ -140,6 +166,18 @@ impl Segment {
         self.quarantine_damage(read.await)
     }
 
+    /// The whole file as it was written. A damaged file is quarantined, and there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn read_checked(&self) -> Result<Option<Bytes>, SegmentError> {
+        if self.quarantine_reason().is_some() {
+            return Ok(None);
+        }
+        let read = self.read_file().await;
+        self.quarantine_damage(read.map(Some))
+    }
+
     /// The whole file, its checksum compared.
     async fn read_file(&self) -> Result<Bytes, Failure> {
         let file = self.store.get(&self.path).await?.bytes().await?;
@@ -149,9 +187,14 @@ impl Segment {
         Ok(file)
     }
 
-    async fn read_metadata(&self) -> Result<ArrowReaderMetadata, Failure> {
+    async fn read_metadata(&self, footers: &FooterCache) -> Result<ArrowReaderMetadata, Failure> {
+        if let Some(metadata) = footers.get(&self.path) {
+            return Ok(metadata);
+        }
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        Ok(ArrowReaderMetadata::load_async(&mut self.reader(), options).await?)
+        let metadata = ArrowReaderMetadata::load_async(&mut self.reader(), options).await?;
+        footers.insert(&self.path, metadata.clone(), metadata.metadata().memory_size());
+        Ok(metadata)
     }
 
     fn reader(&self) -> FileReader {

@@ -21,6 +21,10 @@ pub type Version = u64;
 /// writing one costs about a millisecond per thousand files of the table.
 const CHECKPOINT_EVERY: Version = 20;
 
+/// Commits kept behind the last checkpoint, for readers that look back and for whoever wants to see
+/// what happened: half a week of seals every five minutes.
+const VERSIONS_KEPT: Version = 1000;
+
 /// How often a commit is tried again after another writer took its version. Every loss means that
 /// somebody else made progress; a hundred in a row means something is wrong.
 const CONFLICTS_MAX: usize = 100;
@@ -208,6 +212,26 @@ impl TableLog {
         &self.state
     }
 
+    /// The actions of the last commits, oldest first, as far as they are still there.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub async fn history(&self, commits: u64) -> Result<Vec<(Version, Vec<Action>)>, LogError> {
+        let mut history = Vec::new();
+        for version in self.version.saturating_sub(commits.saturating_sub(1))..=self.version {
+            let path = self.log_file(&format!("{version:020}.json"));
+            let Some(commit) = self.get(&path).await? else { continue };
+            let actions = action::decode(&commit).map_err(|source| LogError::DamagedCommit { path, source })?;
+            history.push((version, actions));
+        }
+        Ok(history)
+    }
+
+    /// Forgets files that were removed before this time: their content is gone.
+    pub fn forget_removed_before(&mut self, millis: i64) {
+        self.state.forget_tombstones(millis);
+    }
+
     /// Reads what others have committed since. Returns whether there was anything.
     ///
     /// # Errors
@@ -290,6 +314,36 @@ impl TableLog {
         let pointer = serde_json::to_vec(&LastCheckpoint { version: self.version, size: actions.len() })
             .expect("two numbers are JSON");
         self.put(&self.log_file("_last_checkpoint"), pointer.into(), PutMode::Overwrite).await
+    }
+
+    /// Deletes commits and checkpoints that nobody needs to open the table. Returns how many.
+    ///
+    /// # Errors
+    /// When the store fails; the rest is deleted next time.
+    pub async fn drop_old_versions(&self) -> Result<u64, LogError> {
+        let Some(pointer) = self.get(&self.log_file("_last_checkpoint")).await? else { return Ok(0) };
+        let Ok(LastCheckpoint { version, .. }) = serde_json::from_slice(&pointer) else { return Ok(0) };
+        let Some(oldest) = version.checked_sub(VERSIONS_KEPT) else { return Ok(0) };
+        let checkpoint = self.log_file(&format!("{version:020}.checkpoint.parquet"));
+        let directory = self.root.clone().join("_delta_log");
+        let failed = |path: &Path| {
+            let path = path.clone();
+            move |source| LogError::Store { path, source }
+        };
+        let listed = self.store.list(Some(&directory)).map_ok(|object| object.location).try_collect().await;
+        let files: Vec<Path> = listed.map_err(failed(&directory))?;
+        if !files.contains(&checkpoint) {
+            return Ok(0);
+        }
+        let number = |path: &Path| path.filename()?.split_once('.')?.0.parse::<Version>().ok();
+        let mut old: Vec<Path> = files.into_iter().filter(|path| number(path) < Some(oldest)).collect();
+        old.retain(|path| number(path).is_some());
+        // Oldest first, so that what is left after an error has no gap.
+        old.sort_unstable();
+        for path in &old {
+            self.store.delete(path).await.map_err(failed(path))?;
+        }
+        Ok(old.len() as u64)
     }
 
     async fn checkpoint_if_due(&self) {

@@ -40,6 +40,7 @@ fn delta_type(field: &Field) -> Result<Value, UnsupportedType> {
         DataType::Utf8 => json!("string"),
         DataType::Int64 => json!("long"),
         DataType::Int32 => json!("integer"),
+        DataType::Float64 => json!("double"),
         DataType::Boolean => json!("boolean"),
         DataType::Binary | DataType::FixedSizeBinary(_) => json!("binary"),
         DataType::Decimal128(precision, scale) => json!(format!("decimal({precision},{scale})")),

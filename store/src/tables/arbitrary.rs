@@ -237,6 +237,9 @@ pub(crate) fn normal_of(span: &Span) -> NormalSpan {
         inferred_service: None,
         downstream_cluster: None,
         local_reply: None,
+        logged: None,
+        mirror: false,
+        fact: None,
     }
 }
 
@@ -283,7 +286,7 @@ pub(crate) fn hop_row() -> impl Strategy<Value = HopRow> {
     let outcome = (
         option::of(any::<u16>()),
         option::of(any::<u8>()),
-        any::<[bool; 3]>(),
+        any::<[bool; 4]>(),
         select(Fault::ALL),
         option::of(select(FaultAt::ALL)),
         vec(reason(), 0..3),
@@ -321,6 +324,7 @@ pub(crate) fn hop_row() -> impl Strategy<Value = HopRow> {
                 error: outcome.2[0],
                 is_final: outcome.2[1],
                 root_cause: outcome.2[2],
+                mirror: outcome.2[3],
                 fault: outcome.3,
                 fault_at: outcome.4,
                 reasons: outcome.5.into(),
@@ -336,6 +340,7 @@ pub(crate) fn hop_row() -> impl Strategy<Value = HopRow> {
                 start: UnixNanos(numbers.7),
                 entry,
                 source_gap,
+                logged: outcome.2[3],
             }),
             revision,
         },
@@ -381,9 +386,14 @@ fn slowest() -> impl Strategy<Value = Largest> {
         .prop_map(|(entries, removals, overflowed)| Largest::from_parts(entries, removals, overflowed))
 }
 
+/// A number of which a thousand can be added up.
+fn summand() -> impl Strategy<Value = i64> {
+    i64::MIN / 1024..i64::MAX / 1024
+}
+
 fn latency() -> impl Strategy<Value = Latency> {
-    let big = 10_i128.pow(37);
-    (any::<i64>(), -big..big, vec((0_u16..1024, -5_i64..5), 0..8), slowest()).prop_map(
+    let big = 10_i128.pow(34);
+    (summand(), -big..big, vec((0_u16..1024, -5_i64..5), 0..8), slowest()).prop_map(
         |(count, sum_nanos, buckets, slowest)| Latency {
             count,
             sum_nanos,
@@ -394,7 +404,7 @@ fn latency() -> impl Strategy<Value = Latency> {
 }
 
 fn counters() -> impl Strategy<Value = CounterStats> {
-    (any::<[i64; 16]>(), btree_map(text(), any::<i64>(), 0..3)).prop_map(|(n, by_code)| CounterStats {
+    (proptest::array::uniform16(summand()), btree_map(text(), summand(), 0..3)).prop_map(|(n, by_code)| CounterStats {
         calls: n[0],
         attempts: n[1],
         by_code,
@@ -421,9 +431,16 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
         reason,
         fault,
     });
-    let big = 10_i128.pow(37);
-    (any::<[i64; 14]>(), btree_map(class, any::<i64>(), 0..3), latency(), latency(), -big..big, slowest()).prop_map(
-        |(n, by_class, client, server, overhead_sum_nanos, latest_errors)| SpanStats {
+    let big = 10_i128.pow(34);
+    (
+        proptest::array::uniform16(summand()),
+        btree_map(class, summand(), 0..3),
+        latency(),
+        latency(),
+        -big..big,
+        slowest(),
+    )
+        .prop_map(|(n, by_class, client, server, overhead_sum_nanos, latest_errors)| SpanStats {
             calls: n[0],
             attempts: n[1],
             errors: n[2],
@@ -439,12 +456,13 @@ fn span_stats() -> impl Strategy<Value = SpanStats> {
             response_bytes: n[8],
             spans: n[9],
             inferred: n[10],
+            logged: n[14],
             late: n[11],
             duplicate: n[12],
             late_server: n[13],
+            mirrored: n[15],
             latest_errors,
-        },
-    )
+        })
 }
 
 pub(crate) fn edge_row() -> impl Strategy<Value = EdgeRow> {

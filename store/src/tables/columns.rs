@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 
 use super::TableError;
 
@@ -225,6 +226,14 @@ pub(super) fn parse_word<T>(column: &str, word: &str, parse: fn(&str) -> Option<
     parse(word).ok_or_else(|| TableError::UnknownWord { column: column.to_owned(), value: word.to_owned() })
 }
 
+/// Columns that files of older versions lack: nothing of the kind was looked for, so none was counted.
+const ADDED_LATER: [&str; 2] = ["mirror", "mirrored"];
+
+/// `false` or 0 in every row.
+fn none_counted(data_type: &DataType, rows: usize) -> Result<ArrayRef, ArrowError> {
+    cast(&Int64Array::from(vec![0; rows]), data_type)
+}
+
 /// See [`super::conform`].
 pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, TableError> {
     if batch.schema_ref().fields() == schema.fields() {
@@ -236,6 +245,7 @@ pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
             Some(array) if array.data_type() == field.data_type() => Arc::clone(array),
             Some(array) => cast(array, field.data_type())?,
             None if field.is_nullable() => new_null_array(field.data_type(), batch.num_rows()),
+            None if ADDED_LATER.contains(&field.name().as_str()) => none_counted(field.data_type(), batch.num_rows())?,
             None => return Err(TableError::MissingColumn(field.name().clone())),
         };
         arrays.push(array);

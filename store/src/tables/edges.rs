@@ -32,7 +32,7 @@ pub fn schema() -> SchemaRef {
 /// Plain sums of [`SpanStats`]: column name, read, write.
 type Sum<T> = (&'static str, fn(&T) -> i64, fn(&mut T, i64));
 
-const SPAN_SUMS: [Sum<SpanStats>; 14] = [
+const SPAN_SUMS: [Sum<SpanStats>; 16] = [
     ("calls", |stats| stats.calls, |stats, sum| stats.calls = sum),
     ("attempts", |stats| stats.attempts, |stats, sum| stats.attempts = sum),
     ("errors", |stats| stats.errors, |stats, sum| stats.errors = sum),
@@ -44,9 +44,11 @@ const SPAN_SUMS: [Sum<SpanStats>; 14] = [
     ("resp_bytes", |stats| stats.response_bytes, |stats, sum| stats.response_bytes = sum),
     ("spans", |stats| stats.spans, |stats, sum| stats.spans = sum),
     ("inferred", |stats| stats.inferred, |stats, sum| stats.inferred = sum),
+    ("logged", |stats| stats.logged, |stats, sum| stats.logged = sum),
     ("late", |stats| stats.late, |stats, sum| stats.late = sum),
     ("duplicate", |stats| stats.duplicate, |stats, sum| stats.duplicate = sum),
     ("late_server", |stats| stats.late_server, |stats, sum| stats.late_server = sum),
+    ("mirrored", |stats| stats.mirrored, |stats, sum| stats.mirrored = sum),
 ];
 
 const COUNTER_SUMS: [Sum<CounterStats>; 16] = [

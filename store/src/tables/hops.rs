@@ -51,6 +51,7 @@ pub fn to_batch(rows: &[HopRow]) -> RecordBatch {
     columns.int("retry", hops.clone().map(|hop| i32::from(hop.retry)));
     columns.flag("final", hops.clone().map(|hop| hop.is_final));
     columns.flag("root_cause", hops.clone().map(|hop| hop.root_cause));
+    columns.flag("mirror", hops.clone().map(|hop| hop.mirror));
     columns.text("tls", hops.clone().map(|hop| hop.tls.as_str()));
     let nanos = |pick: fn(&Hop) -> Option<u64>| hops.clone().map(move |hop| pick(hop).map(|value| value as i64));
     columns.long_opt("client_ns", nanos(|hop| hop.client_nanos));
@@ -61,7 +62,8 @@ pub fn to_batch(rows: &[HopRow]) -> RecordBatch {
     columns.long_opt("req_bytes", nanos(|hop| hop.request_bytes));
     columns.long_opt("resp_bytes", nanos(|hop| hop.response_bytes));
     push_entry(&mut columns, hops.clone().map(|hop| Some(&hop.entry)));
-    columns.text_opt("source_gap", hops.map(|hop| hop.source_gap.map(Gap::as_str)));
+    columns.text_opt("source_gap", hops.clone().map(|hop| hop.source_gap.map(Gap::as_str)));
+    columns.flag("logged", hops.map(|hop| hop.logged));
     columns.long("revision", rows.iter().map(|row| i64::from(row.revision)));
     columns.finish(rows.len())
 }
@@ -85,10 +87,11 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<HopRow>, TableError> {
     let (http_status, grpc_status) = (reader.int("http_status")?, reader.int("grpc_status")?);
     let (error, is_final) = (reader.flag("error")?, reader.flag("final")?);
     let (fault, fault_at, reasons) = (reader.text("fault")?, reader.text("fault_at")?, reader.list("reasons")?);
-    let (retry, root_cause) = (reader.int("retry")?, reader.flag("root_cause")?);
+    let (retry, root_cause, mirror) = (reader.int("retry")?, reader.flag("root_cause")?, reader.flag("mirror")?);
     let (client, server, skew) = (reader.long("client_ns")?, reader.long("server_ns")?, reader.long("skew_ns")?);
     let (late_server, queue) = (reader.long("late_server_ns")?, reader.long("queue_ns")?);
     let (request_bytes, response_bytes) = (reader.long("req_bytes")?, reader.long("resp_bytes")?);
+    let logged = reader.flag("logged")?;
     let (source_gap, revision) = (reader.text("source_gap")?, reader.long("revision")?);
 
     let text = |array, row| text_at(array, row).map(Text::from);
@@ -118,6 +121,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<HopRow>, TableError> {
             retry: retry.value(row) as u8,
             is_final: is_final.value(row),
             root_cause: root_cause.value(row),
+            mirror: mirror.value(row),
             tls: parse_word("tls", tls.value(row), Tls::parse)?,
             client_nanos: unsigned(client, row),
             server_nanos: unsigned(server, row),
@@ -129,6 +133,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<HopRow>, TableError> {
             start: UnixNanos(start.value(row) as u64),
             entry: entry.require(row)?,
             source_gap: text_at(source_gap, row).map(|word| parse_word("source_gap", word, Gap::parse)).transpose()?,
+            logged: logged.value(row),
         };
         rows.push(HopRow { hop: Arc::new(hop), revision: revision.value(row) as u32 });
     }

@@ -89,6 +89,9 @@ pub enum TableError {
     /// A value that contradicts another column.
     #[error("column {column} is inconsistent: {why}")]
     Inconsistent { column: String, why: &'static str },
+    /// The file around the batch could not be read or written.
+    #[error("Parquet failed")]
+    Parquet(#[from] parquet::errors::ParquetError),
     /// The Arrow library refused.
     #[error("reading columns failed")]
     Arrow(#[from] ArrowError),

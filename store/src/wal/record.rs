@@ -29,13 +29,15 @@ pub enum RecordKind {
     ZipkinProtobuf = 8,
     /// A list of SkyWalking segments.
     SkywalkingJson = 9,
+    /// `ExportLogsServiceRequest`, OTLP/JSON.
+    OtlpLogsJson = 10,
     /// Samples and the series they are of, in the metric store's own log.
     MetricBatch = 11,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OtlpTracesProtobuf,
         Self::OtlpTracesJson,
         Self::ZipkinJson,
@@ -45,6 +47,7 @@ impl RecordKind {
         Self::OtlpMetricsProtobuf,
         Self::ZipkinProtobuf,
         Self::SkywalkingJson,
+        Self::OtlpLogsJson,
         Self::MetricBatch,
     ];
 

@@ -12,8 +12,6 @@ pub fn check(query: &str) {
             Err(error) => panic!("{query:?} was printed as {printed:?}: {error}"),
         }
     }
-    // Both must come to an end; a selector is also an expression.
-    if parse_selector(query).is_ok() {
-        assert!(parse_expr(query, ParseOptions::ALL).is_ok(), "{query:?}");
-    }
+    // Selectors alone may say what no query may, for example nothing; each must come to an end.
+    drop(parse_selector(query));
 }

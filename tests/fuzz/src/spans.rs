@@ -1,6 +1,7 @@
 //! Decoders of request bodies.
 
 use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use windrose_proto::model::IngestProtocol;
@@ -47,6 +48,30 @@ pub fn check_against_prost(body: &[u8]) {
 /// OTLP in JSON.
 pub fn check_otlp_json(body: &[u8]) {
     check(BodyFormat::OtlpJson, body);
+}
+
+/// Access logs in OTLP's protobuf; every record becomes a span or is counted.
+pub fn check_otlp_logs_protobuf(body: &[u8]) {
+    let decoded = check(BodyFormat::OtlpLogsProtobuf, body);
+    let Ok(request) = ExportLogsServiceRequest::decode(body) else { return };
+    let sent = request.resource_logs.iter().flat_map(|group| &group.scope_logs).map(|scope| scope.log_records.len());
+    if let Some(decoded) = decoded {
+        assert_eq!(decoded.spans.len() as u64 + decoded.rejected.total(), sent.sum::<usize>() as u64);
+    }
+}
+
+/// Access logs in OTLP's JSON.
+pub fn check_otlp_logs_json(body: &[u8]) {
+    check(BodyFormat::OtlpLogsJson, body);
+}
+
+/// The text of an access log entry, in whatever format.
+pub fn check_access_log_line(line: &str) {
+    let body = serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{
+        "timeUnixNano": "1760000000000000000", "body": {"stringValue": line},
+    }]}]}]});
+    let decoded = check(BodyFormat::OtlpLogsJson, body.to_string().as_bytes()).expect("a good request");
+    assert_eq!(decoded.spans.len() as u64 + decoded.rejected.total(), 1);
 }
 
 /// Zipkin v2 in JSON.

@@ -84,7 +84,7 @@ async fn check(name: &str, expect: impl Fn(&Truth, &Path) -> BTreeMap<Pair, Coun
     let folder = places::capture(name);
     let capture = Capture::load(&folder);
     let truth = Truth::load(&folder, Tracer::OpenTelemetry);
-    let pages = Pages::serve(&capture).await;
+    let pages = Pages::serve(&capture.pages).await;
     let home = Home::new(
         "join:\n  settle_after: 1s\n  tick: 200ms\nglobal:\n  scrape_interval: 500ms\n  scrape_timeout: 500ms\n\
          scrape_configs:\n  - job_name: mesh\n    file_sd_configs:\n      - files: [targets.json]\n",

@@ -30,14 +30,14 @@ const ROUNDS: usize = 4;
 
 /// Pushes requests with growing numbers and remembers which were acknowledged.
 #[derive(Clone, Debug, Default)]
-struct Load {
+pub(crate) struct Load {
     next: Arc<AtomicU64>,
     acknowledged: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl Load {
     /// Starts senders that push until the server goes away.
-    fn start(&self, server: &TestServer) -> JoinSet<()> {
+    pub(crate) fn start(&self, server: &TestServer) -> JoinSet<()> {
         let mut senders = JoinSet::new();
         for _ in 0..SENDERS {
             let (load, client) = (self.clone(), connect(server.ports().otlp_grpc));
@@ -56,7 +56,7 @@ impl Load {
     }
 
     /// Waits until so many more were acknowledged.
-    async fn acknowledged_more(&self, more: usize) {
+    pub(crate) async fn acknowledged_more(&self, more: usize) {
         let before = self.acknowledged.lock().await.len();
         until("acknowledgements", SHOWN_WITHIN, async || {
             let now = self.acknowledged.lock().await.len();
@@ -67,8 +67,16 @@ impl Load {
 
     /// Every acknowledged span is there, and nothing is there twice: by trace, by table, by edge.
     async fn all_there_once(&self, http: &Http) {
+        let requests = self.spans_there_once(http, SHOWN_WITHIN).await;
         let acknowledged = self.acknowledged.lock().await.clone();
-        let stored = until("every acknowledged span to be stored", SHOWN_WITHIN, async || {
+        self.traces_answer(http, &acknowledged).await;
+        self.edges_there_once(http, requests, SHOWN_WITHIN).await;
+    }
+
+    /// Every acknowledged span is in the table, and none twice. Returns how many requests are stored.
+    pub(crate) async fn spans_there_once(&self, http: &Http, within: Duration) -> usize {
+        let acknowledged = self.acknowledged.lock().await.clone();
+        let stored = until("every acknowledged span to be stored", within, async || {
             let rows = http.sql("SELECT trace_id, count(*) AS spans FROM spans GROUP BY trace_id").await;
             let stored: BTreeSet<String> =
                 rows.iter().filter(|row| row["spans"] == SPANS_PER_REQUEST).map(trace_id).collect();
@@ -82,8 +90,7 @@ impl Load {
         .await;
         let more = stored.iter().find(|row| row["spans"].as_u64() > Some(SPANS_PER_REQUEST as u64));
         assert_eq!(more, None, "a trace has more spans than were sent");
-        self.traces_answer(http, &acknowledged).await;
-        self.edges_answer(http, stored.len()).await;
+        stored.len()
     }
 
     async fn traces_answer(&self, http: &Http, acknowledged: &BTreeSet<u64>) {
@@ -96,8 +103,8 @@ impl Load {
     }
 
     /// Each stored request is one call of each of its two edges.
-    async fn edges_answer(&self, http: &Http, requests: usize) {
-        until("the edges to count every stored request once", SHOWN_WITHIN, async || {
+    pub(crate) async fn edges_there_once(&self, http: &Http, requests: usize, within: Duration) {
+        until("the edges to count every stored request once", within, async || {
             let answer = Topology::fetch(http, &window().parameters()).await?;
             let calls: Vec<u64> = answer.edges().values().map(|edge| edge.calls()).collect();
             if calls == [requests as u64; 2] { Ok(()) } else { Err(format!("{calls:?} calls of {requests} requests")) }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod access_logs;
 mod answers;
 mod captures;
 mod cli;
@@ -11,7 +12,9 @@ mod durability;
 mod edges;
 mod envoy;
 mod hostile;
+mod prometheus;
 mod receive;
 mod support;
+mod tables;
 mod tidy;
 mod variants;

@@ -2,15 +2,18 @@
 
 use super::reader::{ENV_PREFIX, Notes, Origin, Overrides, Problem, env_name, unknown};
 
-/// Our variables of the process.
+/// Our variables of the process, and those that describe access to S3.
 #[must_use]
 pub fn read() -> std::collections::BTreeMap<String, String> {
     // Variables that are not UTF-8 cannot be ours.
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with(ENV_PREFIX))
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX) || name.starts_with(AWS_PREFIX))
         .collect()
 }
+
+/// What the variables begin with that every program which uses S3 understands.
+pub(super) const AWS_PREFIX: &str = "AWS_";
 
 /// Reports variables and flags that name no key.
 pub(super) fn check(overrides: &Overrides, notes: &mut Notes) {

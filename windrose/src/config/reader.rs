@@ -203,6 +203,12 @@ impl<'a> Section<'a> {
         values
     }
 
+    /// The variables of the environment that begin with `prefix` and are not ours.
+    pub(crate) fn variables(&self, prefix: &str) -> Vec<(String, String)> {
+        let variables = self.overrides.environment.iter().filter(|(name, _)| name.starts_with(prefix));
+        variables.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// Leaves `key` to somebody else who reads it.
     pub(crate) fn foreign(&mut self, key: &'static str) -> Option<&'a Node> {
         self.take(key)

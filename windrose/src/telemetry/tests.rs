@@ -34,6 +34,7 @@ fn telemetry(port: &Arc<PortStats>) -> Telemetry {
         receive: Arc::default(),
         wal: Arc::default(),
         join: Arc::default(),
+        maintenance: Arc::default(),
         metrics: metric_store(),
         targets: Arc::new(NoTargets),
         ports: vec![("otlp_grpc", Arc::clone(port))],
@@ -47,18 +48,28 @@ process_open_fds gauge
 process_resident_memory_bytes gauge
 process_start_time_seconds gauge
 windrose_build_info gauge
+windrose_compaction_files counter
+windrose_compaction_read_bytes counter
+windrose_compaction_seconds counter
+windrose_compaction_written_bytes counter
 windrose_join_archive_errors counter
+windrose_join_conflicts counter
 windrose_join_derivations counter
 windrose_join_duplicate_spans counter
+windrose_join_facts counter
+windrose_join_known gauge
+windrose_join_known_refused counter
 windrose_join_late_spans counter
 windrose_join_open_bytes gauge
 windrose_join_open_traces gauge
 windrose_join_oversize_spans counter
 windrose_join_revisions counter
+windrose_join_span_uses gauge
 windrose_join_stored_spans counter
 windrose_join_traces counter
 windrose_join_unreadable_records counter
 windrose_join_unsealed_rows gauge
+windrose_maintenance_failures counter
 windrose_metrics_active_series gauge
 windrose_metrics_block_bytes gauge
 windrose_metrics_block_changes counter
@@ -81,7 +92,10 @@ windrose_receive_refused_requests counter
 windrose_receive_rejected_spans counter
 windrose_receive_requests counter
 windrose_receive_spans counter
+windrose_retention_bytes counter
+windrose_retention_files counter
 windrose_scrape_targets gauge
+windrose_vacuum_files counter
 windrose_wal_appended_bytes counter
 windrose_wal_appended_records counter
 windrose_wal_damaged_bytes counter

@@ -8,7 +8,7 @@ use windrose_proto::reject::RejectReason;
 use windrose_proto::span::StatusCode;
 use windrose_proto::time::UnixNanos;
 
-use super::{FNV_64_OFFSET, decode_skywalking_json, fnv1a_64, fnv1a_128};
+use super::decode_skywalking_json;
 use crate::decode::{DecodeError, Decoded, Origin};
 
 const ORIGIN: Origin = Origin { ingest: IngestProtocol::Skywalking, arrived: UnixNanos(1_760_000_000_000_000_000) };
@@ -73,12 +73,6 @@ fn trace_ids_that_are_uuids_stay_what_they_are() {
         );
         assert_eq!(decode(&document).unwrap().spans[0].trace_id.to_string(), expect);
     }
-}
-
-#[test]
-fn hashes_are_those_of_the_definition() {
-    assert_eq!(fnv1a_64(FNV_64_OFFSET, b"foobar"), 0x8594_4171_f739_67e8);
-    assert_eq!(fnv1a_128(b"foobar"), 0x343e_1662_793c_64bf_6f0d_3597_ba44_6f18);
 }
 
 #[track_caller]

@@ -17,6 +17,7 @@ pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
     let mut by_call: HashMap<RowId, Vec<usize>> = HashMap::new();
     for (index, draft) in drafts.iter().enumerate() {
         let is_candidate = draft.pair.server.is_some()
+            && !draft.hop.mirror
             && draft.hop.direction != Direction::Local
             && draft.hop.protocol != Protocol::Messaging;
         if let Some(client) = draft.pair.client.filter(|client| is_candidate && covers_all_attempts(rows, *client)) {

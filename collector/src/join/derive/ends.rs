@@ -1,18 +1,23 @@
 //! The two nodes a hop joins (rules T0, T2v, S0–S3).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
 use windrose_proto::Text;
-use windrose_proto::hop::{Gap, Node};
+use windrose_proto::hop::{Gap, Node, Question};
 use windrose_proto::model::{NodeRole, ProxyKind, Vantage};
 use windrose_proto::normal::{Destination, Identity, SourceHint};
+use windrose_proto::time::UnixNanos;
 
 use super::halves::Pair;
 use super::rows::{RowId, Rows};
 use crate::normalise::host::HostRules;
 use crate::normalise::names::{names_egress, names_ingress};
+
+/// Addresses asked about per trace; one that names more is a scan of the network, not a request.
+const QUESTIONS_MAX: usize = 16;
 
 /// Makes nodes, shared within the trace.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(super) struct Ends<'r, 'a> {
     fronted: HashSet<u32>,
     /// The nearest row at or above each that is not an egress gateway; empty without one.
     beyond_egress: Vec<Option<RowId>>,
+    /// Addresses that only other traces can resolve.
+    pub(super) questions: SmallVec<[Question; 1]>,
 }
 
 /// The caller's end.
@@ -46,7 +53,15 @@ impl<'r, 'a> Ends<'r, 'a> {
                 by_ip.entry(ip).or_insert(id);
             }
         }
-        Self { rows, hosts, by_ip, nodes: HashMap::new(), fronted, beyond_egress: beyond_egress(rows) }
+        Self {
+            rows,
+            hosts,
+            by_ip,
+            nodes: HashMap::new(),
+            fronted,
+            beyond_egress: beyond_egress(rows),
+            questions: SmallVec::new(),
+        }
     }
 
     /// The role of the node a row belongs to.
@@ -99,6 +114,12 @@ impl<'r, 'a> Ends<'r, 'a> {
         if let Some(caller) = by_ip.filter(|caller| !self.rows.same_node(*caller, entry)) {
             return known(self.node_of(caller));
         }
+        if let Some(owner) = caller_ip.and_then(|ip| self.owner(ip, row.span.start)) {
+            let is_own = owner.service == row.identity.service && owner.namespace == row.identity.namespace;
+            if !is_own {
+                return known(owner);
+            }
+        }
         let is_public = caller_ip.is_some_and(|ip| !self.is_internal_ip(ip));
         if (row.role != NodeRole::Egress && is_public) || self.role_of(entry) == NodeRole::Gateway {
             return known(Arc::new(Node::client()));
@@ -108,6 +129,25 @@ impl<'r, 'a> Ends<'r, 'a> {
         }
         let gap = if row.misses_parent() { Gap::ParentNeverReceived } else { Gap::UnknownPeer };
         Source { node: Arc::new(Node::unknown()), gap: Some(gap) }
+    }
+
+    /// S4: whose address another trace says this was.
+    fn owner(&mut self, ip: IpAddr, at: UnixNanos) -> Option<Arc<Node>> {
+        // Nobody in the mesh has a public address, and every process has the loopback one.
+        if !self.is_internal_ip(ip) || ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST) {
+            return None;
+        }
+        let is_asked = |question: &Question| matches!(question, Question::Address { ip: known, .. } if *known == ip);
+        match self.questions.iter().position(is_asked) {
+            Some(place) => {
+                if let Question::Address { at: earliest, .. } = &mut self.questions[place] {
+                    *earliest = at.min(*earliest);
+                }
+            }
+            None if self.questions.len() < QUESTIONS_MAX => self.questions.push(Question::Address { ip, at }),
+            None => {}
+        }
+        self.rows.owner_of(ip).map(Arc::clone)
     }
 
     /// S1b: the caller's Envoy announces its own service.
@@ -160,7 +200,15 @@ impl<'r, 'a> Ends<'r, 'a> {
     }
 
     /// A node known only by what its caller calls it.
-    fn silent_node(&self, pair: &Pair, destination: &Destination) -> Node {
+    fn silent_node(&mut self, pair: &Pair, destination: &Destination) -> Node {
+        let is_nameless = !destination.external && destination.service.parse::<IpAddr>().is_ok();
+        if let Some(ip) = destination.ip.filter(|_| is_nameless) {
+            // T8: only its address is known here; elsewhere it says whose that is.
+            let at = pair.client.map_or(UnixNanos(0), |client| self.rows.get(client).span.start);
+            if let Some(owner) = self.owner(ip, at) {
+                return Node::clone(&owner);
+            }
+        }
         let is_egress = !destination.external && pair.client.is_some() && names_egress(&destination.service);
         let role = match () {
             () if destination.external => NodeRole::External,

@@ -19,6 +19,8 @@ const WAYPOINT_LEG: &str = "outgoing leg of a waypoint";
 const TRY_IN_CALL: &str = "the call's own span covers this try";
 /// A1b.
 const CALL_IN_TRIES: &str = "its failed tries stand for this call";
+/// L2.
+const IN_OTHER_TRACE: &str = "the call that came here is counted in the trace that made it";
 /// A proxy's own way out whose attempts are hops.
 pub(super) const COVERED: &str = "its attempts are the hops";
 
@@ -75,7 +77,9 @@ impl<'a> Pairing<'_, 'a> {
 
     fn push(&mut self, client: Option<RowId>, server: Option<RowId>, via: Option<RowId>) {
         if let Some(client) = client {
-            self.taken[client as usize] = true;
+            // Whoever got a copy of the request is not the callee its sender waited for.
+            let got_copy = !self.row(client).mirror && server.is_some_and(|server| self.row(server).mirror);
+            self.taken[client as usize] |= !got_copy;
         }
         self.plan.pairs.push(Pair { client, server, via, inferred: None });
     }
@@ -102,6 +106,8 @@ impl<'a> Pairing<'_, 'a> {
             let caller = row.carrier;
             if row.is_outbound_sidecar() {
                 self.link_own_app(caller, id);
+            } else if row.is_root() && self.rows.continues_call() {
+                self.plan.unlinked[id as usize] = Some(IN_OTHER_TRACE);
             } else if !self.complete_waypoint(caller, id) {
                 let client = self.adopted(caller, id).or(caller);
                 self.push(client, Some(id), None);

@@ -1,8 +1,9 @@
 //! A pair of spans to a hop: status, fault and direction (rules H, FH, D).
 
 use hashbrown::HashSet;
+use smallvec::SmallVec;
 use windrose_proto::Text;
-use windrose_proto::hop::{Entry, Gap, Hop, Node};
+use windrose_proto::hop::{Entry, Gap, Hop, Node, Question};
 use windrose_proto::id::SpanId;
 use windrose_proto::model::{Direction, Fault, FaultAt, NodeRole, Protocol, ProxyKind, Reporters, Rule, Tls, Vantage};
 use windrose_proto::normal::{Leg, Outcome};
@@ -43,11 +44,13 @@ impl Draft {
     }
 }
 
-/// All hops, in the order of the pairs.
-pub(super) fn build(rows: &Rows<'_>, plan: &Plan, hosts: &HostRules) -> Vec<Draft> {
+/// All hops, in the order of the pairs, and what they leave open.
+pub(super) fn build(rows: &Rows<'_>, plan: &Plan, hosts: &HostRules) -> (Vec<Draft>, SmallVec<[Question; 1]>) {
     let mut ends = Ends::new(rows, hosts, fronted_gateways(rows, plan));
     let retries = FailedTries::of(rows);
-    plan.pairs.iter().map(|pair| Draft { pair: pair.clone(), hop: hop(rows, pair, &mut ends, &retries) }).collect()
+    let draft = |pair: &Pair| Draft { pair: pair.clone(), hop: hop(rows, pair, &mut ends, &retries) };
+    let drafts = plan.pairs.iter().map(draft).collect();
+    (drafts, ends.questions)
 }
 
 fn hop(rows: &Rows<'_>, pair: &Pair, ends: &mut Ends<'_, '_>, retries: &FailedTries) -> Hop {
@@ -89,6 +92,7 @@ fn hop(rows: &Rows<'_>, pair: &Pair, ends: &mut Ends<'_, '_>, retries: &FailedTr
         retry: retry(pair, &halves, retries),
         is_final: true,
         root_cause: false,
+        mirror: spans().any(|row| row.mirror),
         tls: tls(&halves),
         client_nanos: halves.client.map(|row| row.span.duration_nanos()),
         server_nanos: halves.server.map(|row| row.span.duration_nanos()),
@@ -101,6 +105,7 @@ fn hop(rows: &Rows<'_>, pair: &Pair, ends: &mut Ends<'_, '_>, retries: &FailedTr
         // Filled in once the request is known.
         entry: Entry::Unknown(Gap::NoGateway),
         source_gap: source.gap,
+        logged: spans().all(Row::is_entry_of_log),
         source: source.node,
         destination,
     }
@@ -113,10 +118,13 @@ impl<'r, 'a> Halves<'r, 'a> {
         let caller = pair.client.map(|id| rows.get(id));
         // A proxy's entry that failed before any attempt reports its way out as well.
         let is_lone_entry = pair.server.is_none() && pair.via.is_none();
+        let server = pair.server.or(pair.via).map(|id| rows.get(id));
+        // The caller's span is about the answer it waited for, not about that of a mirrored copy.
+        let is_about_it = |row: &&Row<'_>| row.mirror || !server.is_some_and(|server| server.mirror);
         Self {
             caller,
-            client: caller.filter(|row| row.is_client_half() || is_lone_entry),
-            server: pair.server.or(pair.via).map(|id| rows.get(id)),
+            client: caller.filter(|row| row.is_client_half() || is_lone_entry).filter(is_about_it),
+            server,
             is_inferred: pair.inferred.is_some(),
         }
     }

@@ -7,6 +7,7 @@
 //! | file | rules |
 //! |---|---|
 //! | `rows.rs` | W1, W2, J1, J2, P9b: distinct spans, their order and their parents |
+//! | `entries.rs` | L0–L3: access log entries among spans, and whom they belong to |
 //! | `tree.rs` | cutting cycles, order from the roots, intervals of subtrees |
 //! | `process.rs` | who is the same process or node; identities taken from neighbours |
 //! | `roles.rs` | R4: roles that need the rest of the trace |
@@ -22,6 +23,7 @@
 use std::sync::Arc;
 
 use windrose_proto::hop::{Derived, SpanUse, SpanVerdict};
+use windrose_proto::model::{NodeRole, Vantage};
 use windrose_proto::normal::NormalSpan;
 
 use crate::normalise::Normaliser;
@@ -29,6 +31,7 @@ use crate::normalise::overrides::Overrides;
 
 mod attempts;
 mod ends;
+mod entries;
 mod halves;
 mod hops;
 mod outcomes;
@@ -60,25 +63,45 @@ impl From<&Normaliser> for DeriveOptions {
 /// Everything the rules say about one trace.
 ///
 /// # Panics
-/// When `spans` is empty: a trace is known by its spans.
+/// When `spans` holds no span: a trace is known by its spans.
 #[must_use]
 pub fn derive(spans: &[Arc<NormalSpan>], options: &DeriveOptions) -> Derived {
-    assert!(!spans.is_empty(), "a trace has at least one span");
+    assert!(spans.iter().any(|span| span.fact.is_none()), "a trace has at least one span");
     let mut rows = Rows::collect(spans, &options.overrides);
     process::adopt_identities(&mut rows);
     roles::decide(&mut rows);
     let visits = visits::find(&mut rows);
     outcomes::refine(&mut rows, &visits);
     let plan = halves::pair(&rows, &visits);
-    let mut hops = hops::build(&rows, &plan, &options.overrides.hosts);
+    let (mut hops, mut questions) = hops::build(&rows, &plan, &options.overrides.hosts);
     attempts::number(&rows, &mut hops);
     attempts::mark_final(&rows, &mut hops);
     attempts::mark_root_cause(&rows, &mut hops);
-    hops.sort_by_key(hops::Draft::order);
+    // Cached, so that each draft moves once: they are large, and a trace may have ten thousand.
+    hops.sort_by_cached_key(hops::Draft::order);
     let uses = uses(&rows, &plan, &hops);
     let request = request::build(&rows, &mut hops);
-    let verdicts = rows.rows.iter().zip(uses).map(|(row, usage)| verdict(row, usage)).collect();
-    Derived { request, hops: hops.into_iter().map(|draft| draft.hop).collect(), verdicts }
+    questions.extend(request::question(&rows));
+    let spans = rows.rows.iter().zip(uses).map(|(row, usage)| verdict(row, usage));
+    let verdicts = spans.chain(rows.facts.iter().map(|fact| fact_verdict(fact))).collect();
+    Derived { request, hops: hops.into_iter().map(|draft| draft.hop).collect(), verdicts, questions }
+}
+
+/// What the join learned from other traces is listed with the spans it is stored among.
+fn fact_verdict(span: &NormalSpan) -> SpanVerdict {
+    SpanVerdict {
+        span_id: span.span_id,
+        proxy_kind: span.proxy_kind,
+        proxy_rule: span.proxy_rule,
+        vantage: Vantage::Phase,
+        vantage_rule: span.vantage_rule,
+        role: NodeRole::App,
+        role_rule: span.role_rule,
+        shared_id: false,
+        usage: SpanUse::Unlinked { why: "what other traces say about this one" },
+        is_fact: true,
+        outcome: span.outcome.clone(),
+    }
 }
 
 /// How each row was used.
@@ -112,6 +135,7 @@ fn verdict(row: &Row<'_>, usage: SpanUse) -> SpanVerdict {
         role_rule: row.role_rule,
         shared_id: row.shared,
         usage,
+        is_fact: false,
         outcome: row.outcome.clone(),
     }
 }

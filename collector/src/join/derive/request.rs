@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use smallvec::SmallVec;
 use windrose_proto::Text;
-use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, Request};
+use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, Question, Request};
 use windrose_proto::id::SpanId;
 use windrose_proto::model::{Direction, NodeRole, Protocol, Reason, Vantage};
 
@@ -28,8 +28,14 @@ pub(super) fn build(rows: &Rows<'_>, drafts: &mut [Draft]) -> Request {
             Entry::Unknown(Gap::ParentNeverReceived)
         }
         Some(_) => Entry::Route(Arc::new(entry_route(row))),
-        None => Entry::Unknown(why_no_gateway(rows, !missing.is_empty())),
+        // L1: the request entered by the gateway of another trace.
+        None => match rows.link() {
+            Some(link) => Entry::Route(Arc::clone(&link.route)),
+            None => Entry::Unknown(why_no_gateway(rows, !missing.is_empty())),
+        },
     };
+    // Why the trace itself does not know stays said when another one does.
+    let entry_gap = gateway.is_none().then(|| why_no_gateway(rows, !missing.is_empty()));
     for draft in drafts.iter_mut() {
         draft.hop.entry = entry.clone();
     }
@@ -39,7 +45,7 @@ pub(super) fn build(rows: &Rows<'_>, drafts: &mut [Draft]) -> Request {
         trace_id: rows.rows.iter().map(|row| row.span.trace_id).max().unwrap_or(span.trace_id),
         entry_span: Some(span.span_id),
         entry_node: node_of(rows, at, drafts),
-        gaps: gaps(rows, &entry, drafts),
+        gaps: gaps(rows, &entry, entry_gap, drafts),
         entry,
         method: told(|row| row.span.method.clone()),
         host: told(|row| row.span.host.clone()),
@@ -58,6 +64,18 @@ pub(super) fn build(rows: &Rows<'_>, drafts: &mut [Draft]) -> Request {
         service_count: rows.rows.iter().map(|row| row.node).collect::<HashSet<_>>().len() as u32,
         missing_parents: missing,
     }
+}
+
+/// L1: a trace without a gateway may go on with a request that has one.
+pub(super) fn question(rows: &Rows<'_>) -> Option<Question> {
+    if rows.rows.iter().any(|row| row.role == NodeRole::Gateway) {
+        return None;
+    }
+    let row = rows.get(first_root(rows)?);
+    // A copy: the span's own is a slice of what was received, and questions are kept for minutes.
+    let request_id = row.span.request_id.as_ref().filter(|id| !id.is_empty()).map(|id| Text::from(&**id))?;
+    let service = row.identity.service.clone();
+    Some(Question::Entry { request_id, service, at: row.span.start })
 }
 
 /// The gateway's span by which the request entered: the first one that is not below another
@@ -111,11 +129,12 @@ fn missing_parents(rows: &Rows<'_>) -> SmallVec<[SpanId; 1]> {
 
 /// What is not known about the trace. The parent of a gateway's entry is the client's own span,
 /// which nobody expects.
-fn gaps(rows: &Rows<'_>, entry: &Entry, drafts: &[Draft]) -> SmallVec<[Gap; 1]> {
+fn gaps(rows: &Rows<'_>, entry: &Entry, entry_gap: Option<Gap>, drafts: &[Draft]) -> SmallVec<[Gap; 1]> {
     let mut gaps: SmallVec<[Gap; 1]> = drafts.iter().filter_map(|draft| draft.hop.source_gap).collect();
     if let Entry::Unknown(gap) = entry {
         gaps.push(*gap);
     }
+    gaps.extend(entry_gap);
     if rows.rows.iter().any(|row| row.misses_parent() && row.role != NodeRole::Gateway) {
         gaps.push(Gap::ParentNeverReceived);
     }

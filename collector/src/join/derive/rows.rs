@@ -2,17 +2,19 @@
 //! P9b).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
+use windrose_proto::hop::Node;
 use windrose_proto::id::SpanId;
 use windrose_proto::limits::SPANS_PER_TRACE_MAX;
 use windrose_proto::model::{NodeRole, ProxyKind, Rule, SpanKind, Vantage};
-use windrose_proto::normal::{Destination, Identity, NormalSpan, Outcome, RoleHint};
+use windrose_proto::normal::{Destination, Fact, Identity, Link, NormalSpan, Outcome, RoleHint};
 use windrose_proto::time::UnixNanos;
 
-use super::tree;
+use super::{entries, tree};
 use crate::normalise::overrides::Overrides;
 use crate::normalise::role::role_by_name;
 use crate::normalise::vantage::vantage_by_name;
@@ -49,6 +51,8 @@ pub(super) struct Row<'a> {
     /// The entry of its process at or above it.
     pub(super) entry: Option<RowId>,
     pub(super) is_entry: bool,
+    /// Part of a mirrored request, or done on behalf of one.
+    pub(super) mirror: bool,
 }
 
 /// All rows of a trace.
@@ -59,6 +63,8 @@ pub(super) struct Rows<'a> {
     /// Parents before children.
     pub(super) order: Vec<RowId>,
     pub(super) was_cut: bool,
+    /// What other traces say about this one; by the order of their span ids.
+    pub(super) facts: Vec<&'a NormalSpan>,
 }
 
 // === impl Row ===
@@ -126,13 +132,17 @@ impl<'a> Rows<'a> {
     /// Distinct rows with their parents.
     pub(super) fn collect(spans: &'a [Arc<NormalSpan>], overrides: &Overrides) -> Self {
         let mut distinct = distinct(spans);
+        let facts = distinct.extract_if(.., |span| span.fact.is_some()).collect();
+        let mut distinct = entries::without_confirmed(distinct);
         let was_cut = distinct.len() > SPANS_PER_TRACE_MAX;
         distinct.truncate(SPANS_PER_TRACE_MAX);
-        let mut rows = Rows { rows: distinct.into_iter().map(row).collect(), order: Vec::new(), was_cut };
+        let mut rows = Rows { rows: distinct.into_iter().map(row).collect(), order: Vec::new(), was_cut, facts };
         rows.stick_kinds(overrides);
         rows.number_nodes();
         rows.find_parents();
+        entries::link(&mut rows);
         rows.order = tree::cut_cycles_and_order(&mut rows.rows);
+        rows.inherit_mirroring();
         rows
     }
 
@@ -161,7 +171,9 @@ impl<'a> Rows<'a> {
     pub(super) fn same_process(&self, a: RowId, b: RowId) -> bool {
         let (a, b) = (self.get(a), self.get(b));
         let (pa, pb) = (&a.span.process, &b.span.process);
-        pa.resource_hash == pb.resource_hash
+        // What a proxy sends its log with is not what it sends its spans with.
+        let same_sender = pa.resource_hash == pb.resource_hash || a.is_entry_of_log() != b.is_entry_of_log();
+        same_sender
             && a.kind == b.kind
             && a.node == b.node
             && a.role == b.role
@@ -192,6 +204,45 @@ impl<'a> Rows<'a> {
         for row in self.rows.iter_mut().filter(|row| row.is_app()) {
             if let Some(kind) = kinds.get(&row.span.process.resource_hash) {
                 stick(row, *kind, overrides);
+            }
+        }
+    }
+
+    /// S4: whose address this was, as other traces know.
+    pub(super) fn owner_of(&self, ip: IpAddr) -> Option<&Arc<Node>> {
+        self.facts.iter().find_map(|span| match span.fact.as_deref() {
+            Some(Fact::Address { ip: known, node: Some(node) }) if *known == ip => Some(node),
+            _ => None,
+        })
+    }
+
+    /// L1: the request of another trace that this one goes on with.
+    pub(super) fn link(&self) -> Option<&Arc<Link>> {
+        // Told before its own gateway's span came: what the trace itself says counts.
+        if self.facts.is_empty() || self.rows.iter().any(|row| row.role == NodeRole::Gateway) {
+            return None;
+        }
+        self.facts.iter().find_map(|span| match span.fact.as_deref() {
+            Some(Fact::Entry { link }) => link.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// L2: whether the call that this trace begins with stands in another trace.
+    pub(super) fn continues_call(&self) -> bool {
+        self.link().is_some_and(|link| link.continues_call)
+    }
+
+    /// M1: what happens on behalf of a mirrored request is mirrored as well.
+    fn inherit_mirroring(&mut self) {
+        if !self.rows.iter().any(|row| row.mirror) {
+            return;
+        }
+        for place in 0..self.order.len() {
+            let id = self.order[place];
+            if let Some(parent) = self.get(id).parent {
+                let inherited = self.get(parent).mirror;
+                self.get_mut(id).mirror |= inherited;
             }
         }
     }
@@ -278,18 +329,24 @@ pub fn distinct_key(span: &NormalSpan) -> (SpanId, u8, u64, Option<UnixNanos>, &
 }
 
 /// W1: of spans equal in id, kind, resource and name the longest stays. Sorted.
-fn distinct(spans: &[Arc<NormalSpan>]) -> Vec<&NormalSpan> {
-    let mut sorted: Vec<&NormalSpan> = spans.iter().map(|span| &**span).collect();
-    sorted.sort_unstable_by(|a, b| {
-        let by_key = distinct_key(a).cmp(&distinct_key(b));
-        by_key.then_with(|| b.duration_nanos().cmp(&a.duration_nanos())).then_with(|| by_content(a, b))
+fn distinct<'s>(spans: &'s [Arc<NormalSpan>]) -> Vec<&'s NormalSpan> {
+    // What decides nearly always stands beside the pointer: spans of large traces are not in the cache.
+    let mut by_id: Vec<(SpanId, &NormalSpan)> = spans.iter().map(|span| (span.span_id, &**span)).collect();
+    by_id.sort_unstable_by(|(a_id, a), (b_id, b)| {
+        a_id.cmp(b_id)
+            .then_with(|| distinct_key(a).cmp(&distinct_key(b)))
+            .then_with(|| b.duration_nanos().cmp(&a.duration_nanos()))
+            .then_with(|| by_content(a, b))
     });
-    sorted.dedup_by(|later, kept| distinct_key(later) == distinct_key(kept));
-    sorted.sort_unstable_by(|a, b| {
-        let by_time = a.start.cmp(&b.start).then_with(|| b.end.cmp(&a.end));
-        by_time.then_with(|| distinct_key(a).cmp(&distinct_key(b)))
+    by_id.dedup_by(|(later_id, later), (kept_id, kept)| {
+        later_id == kept_id && distinct_key(later) == distinct_key(kept)
     });
-    sorted
+    let by_time = |(_, span): (SpanId, &'s NormalSpan)| (span.start, std::cmp::Reverse(span.end), span);
+    let mut by_time: Vec<_> = by_id.into_iter().map(by_time).collect();
+    by_time.sort_unstable_by(|(a_start, a_end, a), (b_start, b_end, b)| {
+        (a_start, a_end).cmp(&(b_start, b_end)).then_with(|| distinct_key(a).cmp(&distinct_key(b)))
+    });
+    by_time.into_iter().map(|(.., span)| span).collect()
 }
 
 /// Some order among copies that differ; only reached by copies of one span of equal length.
@@ -340,6 +397,7 @@ fn row(span: &NormalSpan) -> Row<'_> {
         carrier: None,
         entry: None,
         is_entry: false,
+        mirror: span.mirror,
     }
 }
 

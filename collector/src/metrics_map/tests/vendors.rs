@@ -161,6 +161,36 @@ fn apisix_names_who_answered() {
     );
 }
 
+/// As its spans do, which know no service but the host they were asked for.
+#[test]
+fn apisix_as_egress_gateway_names_the_outside_host_of_a_service() {
+    let line = |service: &str, host: &str, value: u64| {
+        format!(
+            "apisix_http_status{{code=\"200\",matched_host=\"{host}\",service=\"{service}\",node=\"198.51.100.20\"}} {value}\n"
+        )
+    };
+    let page = |value: u64| {
+        line("partner", "api.partner.example", value)
+            // Two hosts, or one inside: the name stays.
+            + &line("both", "a.example", value)
+            + &line("both", "b.example", value)
+            + &line("inside", "orders.shop.svc", value)
+            + &format!("apisix_http_latency_sum{{type=\"upstream\",service=\"partner\",node=\"198.51.100.20\"}} {value}\n")
+            + &format!("apisix_http_latency_count{{type=\"upstream\",service=\"partner\",node=\"198.51.100.20\"}} {value}\n")
+    };
+    check(
+        &[("app", "apisix-egress"), ("kind", "egress")],
+        &page(0),
+        &page(2),
+        &[
+            "client apisix-egress->api.partner.example 2[200:2] 2x0.0010s",
+            "client apisix-egress->both 4[200:4]",
+            "client apisix-egress->inside 2[200:2]",
+            "server (caller)->apisix-egress 8[200:8]",
+        ],
+    );
+}
+
 #[test]
 fn traefik_entry_and_service_are_two_edges() {
     let page = |value: u64| {
@@ -305,7 +335,7 @@ fn the_seed_mesh_gives_its_edges() {
         ("orders-v1", "client orders.shop->payments.shop", 900, 10, 42.0),
         ("orders-v2", "client orders.shop->payments.shop", 100, 0, 20.0),
         ("payments", "client payments.shop->apisix-egress", 990, 5, 12.0),
-        ("apisix-egress", "client apisix-egress->partner-api", 990, 5, 8.0),
+        ("apisix-egress", "client apisix-egress->api.partner.example", 990, 5, 8.0),
     ] {
         let totals = total(&deltas[proxy]);
         let key = totals

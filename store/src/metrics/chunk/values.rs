@@ -6,9 +6,10 @@ use super::super::tokens::{self, Reader};
 use super::{make_room, push_difference};
 
 /// Largest exponent tried: nanoseconds in seconds.
-const EXPONENT_MAX: u8 = 9;
+pub(in super::super) const EXPONENT_MAX: u8 = 9;
 
-const POWERS: [f64; EXPONENT_MAX as usize + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+pub(in super::super) const POWERS: [f64; EXPONENT_MAX as usize + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Integers below this are exact as floats.
 const INTEGER_MAX: f64 = (1_u64 << 53) as f64;
@@ -166,7 +167,7 @@ impl ValueStream {
 
 /// `value * 10^exponent` when that is an integer which gives `value` back, bit for bit.
 #[inline]
-fn to_integer(value: f64, exponent: u8) -> Option<i64> {
+pub(in super::super) fn to_integer(value: f64, exponent: u8) -> Option<i64> {
     let power = POWERS[usize::from(exponent)];
     let number = if exponent == 0 { value.trunc() } else { (value * power).round() };
     if number.abs() >= INTEGER_MAX || number.is_nan() {

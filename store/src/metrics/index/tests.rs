@@ -62,8 +62,8 @@ fn labels_come_back_sorted_and_compare_like_label_sets() {
         }
     }
     assert_eq!(index.find([("job", "envoy")]), None);
-    assert_eq!(index.value_of(4, "job"), "kong");
-    assert_eq!(index.value_of(4, "pod"), "");
+    assert_eq!(index.labels(4).get("job"), "kong");
+    assert_eq!(index.labels(4).get("pod"), "");
 }
 
 fn sorted(mut texts: Vec<&Arc<str>>) -> Vec<&str> {
@@ -137,7 +137,7 @@ proptest! {
         let scan: Vec<u32> = index
             .live()
             .iter()
-            .filter(|slot| matchers.iter().all(|matcher| matcher.matches(index.value_of(*slot, &matcher.name))))
+            .filter(|slot| matchers.iter().all(|matcher| matcher.matches(index.labels(*slot).get(&matcher.name))))
             .collect();
         prop_assert_eq!(index.select(&matchers).iter().collect::<Vec<_>>(), scan);
     }

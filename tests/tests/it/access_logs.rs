@@ -1,0 +1,71 @@
+//! Access logs as evidence: proxies that trace one request in ten and log every one of them give exact edges.
+
+use bytes::Bytes;
+use serde_json::json;
+use windrose_tests::capture::Capture;
+use windrose_tests::client::Http;
+use windrose_tests::judge;
+use windrose_tests::places;
+use windrose_tests::replay::{Plan, shift_to_now};
+use windrose_tests::server::Home;
+use windrose_tests::topology::Topology;
+use windrose_tests::truth::{EdgeTruth, Pair, Tracer, Truth};
+
+use crate::support::{topology_of, window};
+
+/// What really happened, every request, traced or not.
+fn truth() -> std::collections::BTreeMap<Pair, EdgeTruth> {
+    let mut edges = Truth::load(&places::capture("access-logs"), Tracer::Everything).edges();
+    // The recorded log format says nothing of gRPC's own status, so failures that only it shows are not known.
+    let grpc = edges.get_mut(&("checkout".to_owned(), "inventory".to_owned())).unwrap();
+    grpc.errors.0 = 0;
+    edges
+}
+
+async fn check(disturb: impl Fn(Plan) -> Plan) -> Topology {
+    let capture = Capture::load(&places::capture("access-logs"));
+    let server = Home::brisk().start().await;
+    disturb(Plan::new(&capture, shift_to_now(&capture))).send(&server.ports()).await;
+    let truth = truth();
+    let answer = topology_of(&server.http(), window(), &truth).await;
+    judge::verdict(&judge::roles(&answer, &truth)).unwrap();
+    assert_eq!(server.complaints(), Vec::<String>::new());
+    answer
+}
+
+#[tokio::test]
+async fn one_trace_in_ten_and_every_access_log_entry() {
+    let answer = check(Plan::sampled).await;
+    let edges = answer.edges();
+    let logged: f64 = edges.values().map(|edge| edge.number("/evidence/logged")).sum();
+    let calls: f64 = edges.values().map(|edge| edge.number("/evidence/calls")).sum();
+    assert!(logged / calls > 0.8, "{logged} of {calls} calls are known from access logs alone");
+}
+
+#[tokio::test]
+async fn every_span_and_every_access_log_entry() {
+    let answer = check(|plan| plan).await;
+    // What an entry confirms is not counted again; only requests without a trace are known from their entries alone.
+    let traced = Truth::load(&places::capture("access-logs"), Tracer::OpenTelemetry).edges();
+    for (pair, edge) in answer.edges() {
+        let expect = edge.calls() - traced[&pair].calls;
+        assert_eq!(edge.0["evidence"]["logged"].as_u64(), Some(expect), "{pair:?}: {:#}", edge.0);
+    }
+}
+
+#[tokio::test]
+async fn shuffled_and_doubled() {
+    check(|plan| plan.sampled().shuffled(7).doubled(7, 0.4)).await;
+}
+
+#[tokio::test]
+async fn logs_of_applications_are_taken_and_left_out() {
+    let server = Home::brisk().start().await;
+    let http = Http::new(server.ports().otlp_http);
+    let record = json!({"timeUnixNano": "1", "severityText": "INFO", "body": {"stringValue": "user 7 logged in"}});
+    let body = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}).to_string();
+    let answer = http.post("/v1/logs", &[("content-type", "application/json")], Bytes::from(body)).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
+    let left_out = server.metric("windrose_receive_rejected_spans_total{reason=\"not_access_log\"}");
+    assert!((left_out.await - 1.0).abs() < f64::EPSILON);
+}
