@@ -237,9 +237,10 @@ impl Wal {
             return Ok((end, proven));
         }
         let (end, proven) = self.scan_tail(file, header, recovery).map_err(|source| self.failed("read", source))?;
-        if index + 1 == survey.segments.len() {
-            self.cut_tail(file, end).map_err(|source| self.failed("cut the torn end of", source))?;
-        }
+        // Newer segments that were never started do not make this one's records durable.
+        let is_newest = index + 1 == survey.segments.len();
+        let kept = if is_newest { end } else { file.file_bytes };
+        self.cut_tail(file, kept).map_err(|source| self.failed("cut the torn end of", source))?;
         Ok((end, proven))
     }
 

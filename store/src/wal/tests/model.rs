@@ -273,6 +273,21 @@ fn what_a_rotation_failed_to_sync_is_promised_to_nobody() {
     run(0, SyncPolicy::Always, actions);
 }
 
+/// What a restart finds is processed, so it is made durable, also in front of a segment that was never started.
+#[test]
+fn what_a_restart_shows_survives_the_next_power_cut() {
+    let fail = |operation, times| Action::Fail(operation, Fault::Io, times);
+    let actions = vec![
+        Action::WriteOnly(vec![0]),
+        fail(Operation::Name, 2),
+        fail(Operation::Write, 2),
+        Action::Append(vec![0, 3900]),
+        Action::Kill,
+        Action::PowerCut(PowerCut::DropUnsynced),
+    ];
+    run(0, SyncPolicy::Always, actions);
+}
+
 fn run(seed: u64, sync: SyncPolicy, actions: Vec<Action>) {
     let mut world = World::new(seed, sync);
     for action in actions {
