@@ -159,8 +159,9 @@ async fn damage_is_named() {
     assert!(server.ended().await.success());
     let file = data_file(&home, "requests");
     let mut content = std::fs::read(&file).unwrap();
-    let middle = content.len() / 3;
-    content[middle..middle + 64].fill(0xa5);
+    // As much as whole pages: a few bytes inside a page may still decode to something.
+    let third = content.len() / 3;
+    content[third..2 * third].fill(0xa5);
     std::fs::write(&file, content).unwrap();
 
     let shown = inspect(&["segment"], &file);
