@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use windrose_collector::join::joiner::{ArchiveError, JoinLimits, Joiner, TraceArchive, TraceArchives};
+use windrose_collector::join::joiner::{JoinLimits, Joiner, NothingSealed};
 use windrose_collector::normalise::Normaliser;
 use windrose_proto::attributes::{Attributes, Value};
 use windrose_proto::id::{SpanId, TraceId};
@@ -14,7 +14,6 @@ use windrose_proto::model::{IngestProtocol, SpanKind};
 use windrose_proto::span::{Resource, Scope, Span, StatusCode};
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
-use windrose_store::sealed::TenantCatalog;
 use windrose_store::store::Store;
 
 const START: u64 = 1_800_000_000_000_000_000;
@@ -22,25 +21,6 @@ const START: u64 = 1_800_000_000_000_000_000;
 const SPANS: usize = 3;
 /// Traces handed in between two ticks.
 const BATCH: usize = 10_000;
-
-/// Nothing is sealed.
-struct Nothing;
-
-impl TraceArchive for Nothing {
-    fn may_contain(&self, _trace: TraceId) -> bool {
-        false
-    }
-
-    fn load(&self, _trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
-        Ok(Vec::new())
-    }
-}
-
-impl TraceArchives for Nothing {
-    fn archive(&self, _catalog: Arc<TenantCatalog>) -> Box<dyn TraceArchive + '_> {
-        Box::new(Self)
-    }
-}
 
 fn main() {
     let traces = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
@@ -56,8 +36,8 @@ fn open(traces: usize, limits: JoinLimits, name: &str) {
     let mut most_open = 0;
     for first in (0..traces).step_by(BATCH) {
         let batch = first..(first + BATCH).min(traces);
-        joiner.ingest(&tenant, batch.flat_map(trace).collect(), now, &Nothing, now);
-        joiner.tick(&Nothing, now);
+        joiner.ingest(&tenant, batch.flat_map(trace).collect(), now, &NothingSealed, now);
+        joiner.tick(&NothingSealed, now);
         most_open = most_open.max(joiner.gauges().open_bytes);
         // What is sealed leaves memory, as it does in the server; what is open stays.
         for (tenant, _) in joiner.begin_seal(now) {

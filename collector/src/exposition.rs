@@ -22,6 +22,7 @@ mod tests;
 
 pub use dialect::Dialect;
 pub use labels::{Label, Labels, LabelsIter};
+pub use windrose_proto::metric::MetricKind;
 
 use cursor::Cursor;
 
@@ -54,19 +55,6 @@ pub struct Exemplar<'a> {
     pub labels: Labels<'a>,
     pub value: f64,
     pub timestamp_millis: Option<i64>,
-}
-
-/// The declared type of a family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MetricKind {
-    Counter,
-    Gauge,
-    Histogram,
-    GaugeHistogram,
-    Summary,
-    Info,
-    StateSet,
-    Unknown,
 }
 
 /// A line that could not be read.
@@ -292,41 +280,6 @@ fn valid_lines(bytes: &[u8]) -> (&str, &[u8]) {
             let end = memchr::memrchr(b'\n', valid).map_or(0, |end| end + 1);
             // The first half was validated a moment ago, so this cannot come out empty by error.
             (std::str::from_utf8(&bytes[..end]).unwrap_or_default(), &bytes[end..])
-        }
-    }
-}
-
-// === impl MetricKind ===
-
-impl MetricKind {
-    /// From the word in a `# TYPE` line.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "counter" => Self::Counter,
-            "gauge" => Self::Gauge,
-            "histogram" => Self::Histogram,
-            "gaugehistogram" => Self::GaugeHistogram,
-            "summary" => Self::Summary,
-            "info" => Self::Info,
-            "stateset" => Self::StateSet,
-            "unknown" | "untyped" => Self::Unknown,
-            _ => return None,
-        })
-    }
-
-    /// The word of the Prometheus metadata API.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::GaugeHistogram => "gaugehistogram",
-            Self::Summary => "summary",
-            Self::Info => "info",
-            Self::StateSet => "stateset",
-            Self::Unknown => "unknown",
         }
     }
 }

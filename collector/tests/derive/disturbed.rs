@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use windrose_collector::join::joiner::{ArchiveError, JoinCounts, JoinLimits, Joiner, TraceArchive, TraceArchives};
+use windrose_collector::join::joiner::{JoinCounts, JoinLimits, Joiner, NothingSealed};
 use windrose_collector::normalise::Normaliser;
 use windrose_proto::hop::{Hop, UNKNOWN_NODE};
 use windrose_proto::id::TraceId;
@@ -16,7 +16,6 @@ use windrose_proto::model::Direction;
 use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
-use windrose_store::sealed::TenantCatalog;
 use windrose_store::store::Store;
 
 use crate::mesh::{check_edges, edges_of, repository_capture, spans_of};
@@ -34,25 +33,6 @@ struct Disturbance {
 }
 
 const CALM: Disturbance = Disturbance { shuffled: false, doubled: false, late: false, skew_ms: 0, dropped: false };
-
-/// Nothing is sealed: what settled is in the hot tables.
-struct Nothing;
-
-impl TraceArchive for Nothing {
-    fn may_contain(&self, _trace: TraceId) -> bool {
-        false
-    }
-
-    fn load(&self, _trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
-        Ok(Vec::new())
-    }
-}
-
-impl TraceArchives for Nothing {
-    fn archive(&self, _catalog: Arc<TenantCatalog>) -> Box<dyn TraceArchive + '_> {
-        Box::new(Self)
-    }
-}
 
 /// The hops the joiner settled on, and what it counted on the way.
 fn joined(spans: &[Span], how: Disturbance, seed: u64) -> (Vec<Hop>, JoinCounts) {
@@ -81,10 +61,10 @@ fn joined(spans: &[Span], how: Disturbance, seed: u64) -> (Vec<Hop>, JoinCounts)
     let mut now = sent.iter().map(|span| span.end).max().unwrap_or_default();
     let batch = if how.late { sent.len() / 8 + 1 } else { sent.len() };
     for batch in sent.chunks(batch) {
-        joiner.ingest(&tenant, batch.to_vec(), now, &Nothing, now);
-        joiner.tick(&Nothing, now);
+        joiner.ingest(&tenant, batch.to_vec(), now, &NothingSealed, now);
+        joiner.tick(&NothingSealed, now);
         now = now.plus(Duration::from_secs(11));
-        joiner.tick(&Nothing, now);
+        joiner.tick(&NothingSealed, now);
     }
     let snapshot = store.snapshot(&tenant).unwrap();
     let rows = snapshot.generations().flat_map(|tables| &tables.hops).flat_map(|chunk| chunk.iter());

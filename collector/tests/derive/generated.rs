@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use windrose_collector::join::derive::{DeriveOptions, derive};
-use windrose_collector::join::joiner::{ArchiveError, JoinLimits, Joiner, SpanUses, TraceArchive, TraceArchives};
+use windrose_collector::join::joiner::{JoinLimits, Joiner, NothingSealed, SpanUses};
 use windrose_collector::normalise::Normaliser;
 use windrose_proto::attributes::{Attributes, Value};
 use windrose_proto::edge::{EdgeKey, EdgeStats, Sign};
@@ -19,7 +19,6 @@ use windrose_proto::normal::NormalSpan;
 use windrose_proto::span::{Resource, Scope, Span, StatusCode};
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
-use windrose_store::sealed::TenantCatalog;
 use windrose_store::store::Store;
 
 use crate::load::empty_span;
@@ -428,25 +427,6 @@ fn comparable(mut rollup: Rollup) -> Rollup {
     rollup
 }
 
-/// Nothing is sealed.
-struct Nothing;
-
-impl TraceArchive for Nothing {
-    fn may_contain(&self, _trace: TraceId) -> bool {
-        false
-    }
-
-    fn load(&self, _trace: TraceId) -> Result<Vec<Span>, ArchiveError> {
-        Ok(Vec::new())
-    }
-}
-
-impl TraceArchives for Nothing {
-    fn archive(&self, _catalog: Arc<TenantCatalog>) -> Box<dyn TraceArchive + '_> {
-        Box::new(Self)
-    }
-}
-
 fn without(spans: &[Span], missing: &[prop::sample::Index]) -> Vec<Span> {
     let mut kept = spans.to_vec();
     for index in missing {
@@ -507,13 +487,13 @@ proptest! {
             let (tenant, mut now, mut rest) = (TenantId::default(), UnixNanos(START), sent);
             for (size, secs) in batches {
                 let (batch, after) = rest.split_at((*size).min(rest.len()));
-                joiner.ingest(&tenant, batch.to_vec(), now, &Nothing, now);
+                joiner.ingest(&tenant, batch.to_vec(), now, &NothingSealed, now);
                 now = now.plus(Duration::from_secs(*secs));
-                joiner.tick(&Nothing, now);
+                joiner.tick(&NothingSealed, now);
                 rest = after;
             }
-            joiner.ingest(&tenant, rest.to_vec(), now, &Nothing, now);
-            joiner.tick(&Nothing, now);
+            joiner.ingest(&tenant, rest.to_vec(), now, &NothingSealed, now);
+            joiner.tick(&NothingSealed, now);
             let snapshot = store.snapshot(&tenant).unwrap();
             let mut rollup = Rollup::new();
             for (key, stats) in snapshot.generations().flat_map(|tables| tables.edges.values()).flat_map(|w| w.iter()) {

@@ -46,7 +46,8 @@ fn pieces(start: u64, end: u64) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut at = start;
     while at < end {
-        let fits = |length: &u64| at.is_multiple_of(*length) && at.saturating_add(*length) <= end;
+        let fits =
+            |length: &u64| at.is_multiple_of(*length) && at.checked_add(*length).is_some_and(|until| until <= end);
         match LADDER.iter().rposition(fits) {
             Some(level) => {
                 pieces.push(Piece::Block(level, at));
@@ -70,7 +71,7 @@ impl TenantCatalog {
     pub async fn read_edge_totals(&self, range: TimeRange) -> Result<Vec<EdgeRow>, SegmentError> {
         let Some((first, last)) = self.extent(Table::Edges) else { return Ok(Vec::new()) };
         let start = range.start().0.max(first.0 / LADDER[0] * LADDER[0]);
-        let end = range.end().0.min(last.0.saturating_add(1).next_multiple_of(LADDER[0]));
+        let end = range.end().0.min(last.0.saturating_add(1).checked_next_multiple_of(LADDER[0]).unwrap_or(u64::MAX));
         let mut rows = Vec::new();
         for piece in pieces(start, end) {
             match piece {
@@ -210,7 +211,11 @@ mod tests {
 
     #[test]
     fn the_end_of_time_is_reached() {
-        assert!(pieces(u64::MAX - 3 * MINUTE, u64::MAX).len() <= 3);
+        for start in [0, u64::MAX - LADDER[8], u64::MAX - 3 * MINUTE, u64::MAX - 1] {
+            let cut = pieces(start, u64::MAX);
+            assert_eq!(cut.last().map(|piece| bounds(*piece).1), Some(u64::MAX), "from {start}");
+            assert!(cut.len() <= 120, "{} pieces from {start}", cut.len());
+        }
     }
 
     #[test]

@@ -102,8 +102,12 @@ fn entry_fields() -> Fields {
     vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, false)].into()
 }
 
+fn entry_field() -> Arc<Field> {
+    Arc::new(Field::new("key_value", DataType::Struct(entry_fields()), false))
+}
+
 fn labels_type() -> DataType {
-    DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry_fields()), false)), false)
+    DataType::Map(entry_field(), false)
 }
 
 /// A file that does not hold the columns it should.
@@ -240,8 +244,7 @@ fn labels_array<'a>(rows: impl Iterator<Item = &'a Labels> + Clone) -> ArrayRef 
     let values: StringArray = labels().map(|label| Some(&*label.value)).collect();
     let entries = StructArray::new(entry_fields(), vec![Arc::new(keys), Arc::new(values)], None);
     let offsets = OffsetBuffer::from_lengths(rows.clone().map(Labels::len));
-    let DataType::Map(field, ordered) = labels_type() else { unreachable!("labels are a map") };
-    Arc::new(MapArray::new(field, offsets, entries, None, ordered))
+    Arc::new(MapArray::new(entry_field(), offsets, entries, None, false))
 }
 
 // ── reading ────────────────────────────────────────────────────────────────────────────────────
