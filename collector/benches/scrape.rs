@@ -8,8 +8,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use windrose_collector::exposition::{Dialect, Parser};
-use windrose_collector::metrics_map::{Options, Page, TargetIdentity, TargetState, observe};
+use windrose_collector::exposition::{Dialect, Line, LineTable, PageReader, Parser, Series};
+use windrose_collector::metrics_map::{Observer, Options, Page, TargetIdentity, TargetState, Use};
 use windrose_proto::time::UnixNanos;
 
 /// A page of the mesh's ingress gateway, trimmed.
@@ -50,11 +50,26 @@ fn main() {
 
     let identity = TargetIdentity::from_labels([("app", "istio-ingressgateway"), ("kind", "gateway")]);
     let (mut state, options) = (TargetState::default(), Options::default());
+    let mut lines: LineTable<Option<Use>> = LineTable::default();
     let mut secs = 0;
     let mut scrape = || {
         secs += 5;
         let page = Page { body: PAGE.as_bytes(), dialect: Dialect::Text, scraped_at: UnixNanos::from_secs(secs) };
-        black_box(observe(&identity, &mut state, page, &options));
+        let mut reader = PageReader::new(page.body, page.dialect, &mut lines);
+        let mut observer = Observer::new(&identity, &mut state, page, &options);
+        while let Ok(Some(line)) = reader.next() {
+            let Line::Sample { line, series, numbers } = line else { continue };
+            let memory = reader.memory(line);
+            let counter = match *memory {
+                Some(counter) => counter,
+                None => {
+                    let Ok(series) = Series::parse(series, Dialect::Text) else { continue };
+                    *memory.insert(observer.admit(&series))
+                }
+            };
+            observer.take(counter, numbers.value);
+        }
+        black_box(observer.finish());
     };
     // The first page works out what each series means; every later one only looks it up.
     scrape();

@@ -16,12 +16,16 @@ use std::fmt;
 mod cursor;
 mod dialect;
 mod labels;
+pub mod line_table;
 mod number;
+pub mod page_reader;
 #[cfg(test)]
 mod tests;
 
 pub use dialect::Dialect;
 pub use labels::{Label, Labels, LabelsIter};
+pub use line_table::{LineId, LineTable};
+pub use page_reader::{Line, PageReader};
 pub use windrose_proto::metric::MetricKind;
 
 use cursor::Cursor;
@@ -47,6 +51,22 @@ pub struct Sample<'a> {
     /// Name and labels as they stand in the page: equal text is the same series, so this is the
     /// key for caching what was derived from a series.
     pub series: &'a str,
+}
+
+/// What names a series on a page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series<'a> {
+    pub name: Cow<'a, str>,
+    pub labels: Labels<'a>,
+}
+
+/// What follows the series on a sample's line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers<'a> {
+    pub value: f64,
+    /// Milliseconds since the epoch, when the page states a time.
+    pub timestamp_millis: Option<i64>,
+    pub exemplar: Option<Exemplar<'a>>,
 }
 
 /// A single observation attached to a sample.
@@ -85,6 +105,7 @@ pub enum ErrorKind {
     NotUtf8,
     MissingEof,
     DataAfterEof,
+    TooManySeries,
 }
 
 /// Reads a page entry by entry.
@@ -96,6 +117,18 @@ pub struct Parser<'a> {
     tail: &'a [u8],
     saw_eof: bool,
     is_done: bool,
+}
+
+// === impl Series ===
+
+impl<'a> Series<'a> {
+    /// Reads the text of a series as a page holds it ([`Sample::series`]).
+    ///
+    /// # Errors
+    /// When it is no such text.
+    pub fn parse(text: &'a str, dialect: Dialect) -> Result<Self, ErrorKind> {
+        Parser { dialect, cursor: Cursor::new(text), tail: &[], saw_eof: false, is_done: false }.series()
+    }
 }
 
 // === impl Parser ===
@@ -177,9 +210,17 @@ impl<'a> Parser<'a> {
     }
 
     fn sample(&mut self) -> Result<Sample<'a>, ErrorKind> {
+        let start = self.cursor.position();
+        let Series { name, labels } = self.series()?;
+        let series = self.cursor.since(start).trim_end();
+        let Numbers { value, timestamp_millis, exemplar } = self.numbers()?;
+        Ok(Sample { name, labels, value, timestamp_millis, exemplar, series })
+    }
+
+    /// Name and labels of a sample.
+    fn series(&mut self) -> Result<Series<'a>, ErrorKind> {
         let strict = self.is_strict();
         let cursor = &mut self.cursor;
-        let start = cursor.position();
         let bare_name = cursor.metric_name();
         if !strict {
             cursor.skip_blanks();
@@ -192,15 +233,77 @@ impl<'a> Parser<'a> {
             (None, None) if labels.is_empty() => return Err(ErrorKind::ExpectedName),
             (None, None) => return Err(ErrorKind::NameMissing),
         };
-        let series = cursor.since(start).trim_end();
+        Ok(Series { name, labels })
+    }
+
+    /// The rest of a sample's line.
+    fn numbers(&mut self) -> Result<Numbers<'a>, ErrorKind> {
+        let strict = self.is_strict();
+        let cursor = &mut self.cursor;
         let value = number::value(cursor.token(strict).ok_or(ErrorKind::ExpectedValue)?)?;
-        let timestamp = cursor.token(strict).map(|text| number::timestamp(text, self.dialect)).transpose()?;
+        let timestamp_millis = cursor.token(strict).map(|text| number::timestamp(text, self.dialect)).transpose()?;
         let exemplar = if cursor.eat_exemplar_mark(strict) { Some(exemplar(cursor, strict)?) } else { None };
         if !cursor.end_line(strict) {
             return Err(ErrorKind::TrailingText);
         }
-        Ok(Sample { name, labels, value, timestamp_millis: timestamp, exemplar, series })
+        Ok(Numbers { value, timestamp_millis, exemplar })
     }
+
+    /// Reads the next line if it is a sample whose series `find` knows. `None` leaves the parser
+    /// where it was.
+    ///
+    /// Where the series ends is guessed; what `find` knows is the text of a whole series, so no
+    /// other reading of the line is possible when it knows the guess.
+    fn known_sample<T>(&mut self, mut find: impl FnMut(&'a str) -> Option<T>) -> Option<(T, &'a str, Numbers<'a>)> {
+        if self.saw_eof {
+            return None;
+        }
+        let start = self.cursor.position();
+        let line = self.cursor.line();
+        let (series, found) = series_guesses(line).find_map(|series| Some((series, find(series)?)))?;
+        self.cursor.advance(series.len());
+        match self.numbers() {
+            Ok(numbers) => Some((found, series, numbers)),
+            Err(_) => {
+                // The long way says what is wrong.
+                self.cursor.go_back(start);
+                None
+            }
+        }
+    }
+
+    /// Skips the next line if it is a comment that `is_known`.
+    fn skip_known_comment(&mut self, is_known: impl FnOnce(&'a str) -> bool) -> bool {
+        let line = self.cursor.line();
+        let is_skipped = !self.saw_eof && line.starts_with('#') && is_known(line);
+        if is_skipped {
+            self.cursor.skip_line();
+        }
+        is_skipped
+    }
+
+    /// The next entry with the text it was read from; of metadata that is the line.
+    fn next_with_text(&mut self) -> Option<Result<(Entry<'a>, &'a str), ParseError<'a>>> {
+        // Blank lines and remarks before the entry are no part of its text, which is its last line.
+        let entry = self.next()?;
+        Some(entry.map(|entry| {
+            let text = if matches!(entry, Entry::Sample(_)) { "" } else { self.cursor.line_before() };
+            (entry, text)
+        }))
+    }
+}
+
+/// Where the series of a line may end, the likeliest first.
+fn series_guesses(line: &str) -> impl Iterator<Item = &str> {
+    let bytes = line.as_bytes();
+    let end_before = |limit: usize| match memchr::memrchr(b'}', &bytes[..limit]) {
+        Some(brace) => Some(brace + 1),
+        None => bytes[..limit].iter().position(|byte| *byte <= b' '),
+    };
+    let without_exemplar = move || memchr::memmem::rfind(bytes, b" # {").and_then(end_before);
+    let is_comment = bytes.first().is_none_or(|first| *first == b'#');
+    let guesses = std::iter::once_with(move || end_before(bytes.len())).chain(std::iter::once_with(without_exemplar));
+    guesses.take(if is_comment { 0 } else { 2 }).flatten().filter_map(|end| line.get(..end))
 }
 
 impl<'a> Iterator for Parser<'a> {
@@ -327,6 +430,7 @@ impl ErrorKind {
             Self::NotUtf8 => "line is not UTF-8",
             Self::MissingEof => "page does not end with # EOF",
             Self::DataAfterEof => "unexpected data after # EOF",
+            Self::TooManySeries => "the page holds too many series to remember",
         }
     }
 }

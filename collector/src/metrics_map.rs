@@ -1,7 +1,7 @@
 //! Counters of proxies, attached to edges: many vendors' families in, one model out.
 //!
-//! [`observe`] reads one page of one target against what was remembered of the previous page and
-//! returns what happened in between, per edge. Which family means what is constant data
+//! An [`Observer`] takes the lines of one page of one target against what was remembered of the
+//! previous page and tells what happened in between, per edge. Which family means what is constant data
 //! ([`table`]); how labels name the two ends is one function per vendor ([`bind`]); differences of
 //! counters are taken in one place ([`state`]).
 //!
@@ -41,7 +41,7 @@ use windrose_proto::Text;
 use windrose_proto::model::{NodeRole, Protocol, ProxyKind, Reason, Reporters};
 use windrose_proto::time::{TimeRange, UnixNanos};
 
-use crate::exposition::Dialect;
+use crate::exposition::{Dialect, Series};
 use crate::normalise::overrides::Overrides;
 
 pub mod batch;
@@ -56,8 +56,8 @@ pub mod table;
 mod tests;
 
 pub use identity::TargetIdentity;
-use state::Advance;
-pub use state::TargetState;
+use state::{Advance, Readings};
+pub use state::{Renumbering, TargetState, Use};
 
 /// A page to be read.
 #[derive(Clone, Copy, Debug)]
@@ -185,7 +185,7 @@ pub struct ProxyDelta {
 }
 
 /// How reading the page went. `samples` are all samples, the other counts are parts of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageStats {
     pub samples: usize,
     /// Of a known family.
@@ -196,8 +196,6 @@ pub struct PageStats {
     pub duplicate: usize,
     /// Series not remembered because the target has too many.
     pub over_limit: usize,
-    pub bad_lines: usize,
-    pub first_error: Option<String>,
 }
 
 /// What a page told.
@@ -211,14 +209,62 @@ pub struct Observation {
     pub stats: PageStats,
 }
 
-/// Reads a page of `identity` against the `state` left by its previous page, and leaves the state
-/// for the next one. Pages must come in the order of their scrapes.
-#[must_use]
-pub fn observe(identity: &TargetIdentity, state: &mut TargetState, page: Page<'_>, options: &Options) -> Observation {
-    let context = bind::Context::of(identity, page, options);
-    let (readings, stats) = state.read(page, &context, options.series_max);
-    let Advance { interval, edges, proxy } = state.advance(&readings, page.scraped_at, &context);
-    Observation { interval, edges, proxy, proxy_kind: context.proxy_kind, stats }
+/// Takes the lines of one page; [`Self::finish`] or [`Self::abandon`] must follow. Pages must come in
+/// the order of their scrapes.
+#[derive(Debug)]
+pub struct Observer<'a> {
+    identity: &'a TargetIdentity,
+    state: &'a mut TargetState,
+    page: Page<'a>,
+    options: &'a Options,
+    /// Made when a line is seen for the first time.
+    context: Option<bind::Context<'a>>,
+    readings: Readings,
+    stats: PageStats,
+    series_before: usize,
+}
+
+impl<'a> Observer<'a> {
+    /// Begins a page of `identity` against the `state` left by its previous page.
+    #[must_use]
+    pub fn new(identity: &'a TargetIdentity, state: &'a mut TargetState, page: Page<'a>, options: &'a Options) -> Self {
+        state.begin();
+        let series_before = state.series_len();
+        let (readings, stats) = (Readings::default(), PageStats::default());
+        Self { identity, state, page, options, context: None, readings, stats, series_before }
+    }
+
+    /// What a line is good for that was not seen before. To be remembered by the caller.
+    pub fn admit(&mut self, sample: &Series<'_>) -> Use {
+        let Self { identity, page, options, .. } = self;
+        let context = self.context.get_or_insert_with(|| bind::Context::of(identity, *page, options));
+        self.state.admit(sample, context, self.options.series_max)
+    }
+
+    /// Takes the value of a line.
+    #[inline]
+    pub fn take(&mut self, line: Use, value: f64) {
+        self.state.take(line, value, &mut self.readings, &mut self.stats);
+    }
+
+    /// The page has never been there. Returns how the uses of lines are to be renumbered, if they are.
+    #[must_use]
+    pub fn abandon(self) -> Option<Renumbering> {
+        let is_any = self.state.forget_since(self.series_before);
+        is_any.then(|| Renumbering::cut(self.series_before))
+    }
+
+    /// What the page told, and how the uses of lines are to be renumbered, if they are.
+    #[must_use]
+    pub fn finish(self) -> (Observation, Option<Renumbering>) {
+        let Self { state, page, context, readings, stats, .. } = self;
+        if let Some(context) = context {
+            state.proxy_kind = Some(context.proxy_kind);
+        }
+        let proxy_kind = state.proxy_kind.unwrap_or(ProxyKind::None);
+        let Advance { interval, edges, proxy, renumbering } = state.advance(&readings, page.scraped_at);
+        (Observation { interval, edges, proxy, proxy_kind, stats }, renumbering)
+    }
 }
 
 // === impl Options ===

@@ -2,14 +2,15 @@
 //!
 //! [`config`] reads `scrape_configs` in Prometheus' own shape; [`manager`] keeps one worker per
 //! target, follows changes of configuration and of files of targets, and leaves undisturbed what
-//! did not change; a worker (`worker`) fetches (`client`), checks the page against its limits
-//! ([`page`]), takes the differences of counters ([`crate::metrics_map`]) and hands both on over a
-//! bounded channel as a [`ScrapeEvent`].
+//! did not change; a worker (`worker`) fetches (`client`), reads the page within its limits into one
+//! batch of samples ([`series`], [`page`]), stores it, takes the differences of counters
+//! ([`crate::metrics_map`]) and hands these on over a bounded channel as a [`ScrapeEvent`].
 //!
 //! Invariants:
 //! - a page is used whole or not at all, and the target's last error says why not;
-//! - memory: one page per scrape that is under way plus those in the channel, each within its body
-//!   limit; when the channel is full, scrapes wait and later ones are skipped, never piled up;
+//! - memory: one page per scrape that is under way, within its body limit, and what is remembered of
+//!   each target's lines; when the channel is full, scrapes wait and later ones are skipped, never
+//!   piled up;
 //! - files are read in `discovery` only; tasks are made in [`manager`] only.
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub mod manager;
 mod md5;
 pub mod page;
 pub mod relabel;
+pub mod series;
 pub mod status;
 pub mod target;
 #[cfg(test)]
@@ -34,12 +36,12 @@ mod worker;
 
 pub use config::{ConfigError, ScrapeConfig};
 pub use manager::{ScrapeHandle, Scraper};
-pub use page::{PageCounts, ScrapedPage};
+pub use page::PageCounts;
 pub use status::{DroppedTarget, Health, TargetStatus};
 pub use target::Target;
 
-/// Events that may wait for their consumer. A page of an Istio sidecar is about 0.4 MB, so a full
-/// channel holds some 13 MB; scrapes then wait.
+/// Events that may wait for their consumer. The differences of a page are some 10 KB, those of a large
+/// gateway 1 MB; when the channel is full, scrapes wait.
 pub const EVENTS_WAITING_MAX: usize = 32;
 
 /// What scraping tells its consumer, in the order it happened for each target.
@@ -55,8 +57,6 @@ pub enum ScrapeEvent {
 pub struct Scraped {
     pub target: Arc<Target>,
     pub report: ScrapeReport,
-    /// `None` when the scrape failed.
-    pub page: Option<ScrapedPage>,
     /// What the counters of the page say about edges since the previous page.
     pub counters: Option<CounterBatch>,
 }

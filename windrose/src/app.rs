@@ -20,19 +20,20 @@ use windrose_collector::join::joiner::JoinLimits;
 use windrose_collector::normalise::Normaliser;
 use windrose_collector::normalise::overrides::Overrides;
 use windrose_collector::pipeline::{self, Pipeline, PipelineConfig, SealPolicy};
-use windrose_collector::receive::{ReceiveOptions, Receiver};
+use windrose_collector::receive::{MetricReceiver, ReceiveOptions, Receiver};
 use windrose_proto::time::Clock;
 use windrose_query::http::{DeriveFn, QueryLimits, QueryState};
 use windrose_store::disk::Disk;
 use windrose_store::metrics::MetricStore;
 use windrose_store::wal::{SyncPolicy, WalConfig};
 
-use crate::config::{self, Config, Loaded, WalSync};
+use crate::config::{Config, Loaded, WalSync};
 use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::ops::{self, Ops};
 use crate::ports::{Addresses, BindError, Ports};
 use crate::readiness::{NotReadyYet, Readiness};
+use crate::reload::{ConfigSource, Reloader};
 use crate::scraping::Scraping;
 use crate::tasks::Tasks;
 use crate::telemetry::{PortStats, Sources, Telemetry};
@@ -63,6 +64,7 @@ pub struct App {
     /// Ports and their connections.
     serving: Tasks,
     scraping: Scraping,
+    reloader: Arc<Reloader>,
     maintenance: Maintenance,
     metrics: Metrics,
     pipeline: Pipeline,
@@ -71,12 +73,17 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything. Ports are bound before the disk is touched, so that a second server on
+    /// Starts everything; `source` is read again when that is asked for. Ports are bound before the disk is touched, so that a second server on
     /// the same ports fails without harm. Blocks; call it outside a runtime.
     ///
     /// # Errors
     /// When a port is taken or the data directory cannot be used.
-    pub fn start(loaded: &Loaded, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub fn start(
+        loaded: &Loaded,
+        source: ConfigSource,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
         let config = &loaded.config;
         let ports = Ports::bind(&config.listen)?;
         let addresses = ports.addresses();
@@ -94,7 +101,10 @@ impl App {
         metrics.start();
         let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
         let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
-        let scraping = Scraping::start(config, &pipeline, Arc::clone(&clock), ingest.handle());
+        let metric_receiver = MetricReceiver::new(Arc::clone(&receiver), metrics.store().clone());
+        let store = metrics.store().clone();
+        let scraping = Scraping::start(config, &pipeline, store, Arc::clone(&clock), ingest.handle());
+        let reloader = Arc::new(Reloader::new(source, scraping.handle(), loaded.clone()));
         let sealed = Arc::clone(pipeline.sealed());
         let maintenance = Maintenance::start(config, sealed, Arc::clone(&clock), ingest.handle());
 
@@ -103,6 +113,7 @@ impl App {
             readiness: readiness.clone(),
             started: clock.now(),
             receive: Arc::clone(receiver.stats()),
+            metric_receive: Arc::clone(metric_receiver.stats()),
             wal: Arc::clone(pipeline.wal_stats()),
             join: Arc::clone(pipeline.join_stats()),
             maintenance: Arc::clone(maintenance.stats()),
@@ -115,7 +126,7 @@ impl App {
             telemetry,
             started: clock.now(),
             clock: Arc::clone(&clock),
-            config_yaml: config::effective_yaml(&loaded.effective, &loaded.scrape_yaml),
+            reloader: Arc::clone(&reloader),
         }));
         let api = windrose_query::http::router(query_state(
             config,
@@ -131,13 +142,24 @@ impl App {
             (ports.otlp_grpc, receiver.grpc_router()),
             (ports.otlp_http, receiver.otlp_http_router()),
             (ports.zipkin, receiver.zipkin_router()),
-            (ports.http, ops.merge(api)),
+            (ports.http, ops.merge(api).merge(metric_receiver.remote_write_router())),
         ];
         for ((port, router), stats) in routers.into_iter().zip(stats) {
             tracing::info!(port = port.name, address = %port.address, "listening");
             port.serve(router, stats, config.drain_timeout, &serving).map_err(StartError::Serve)?;
         }
-        let app = Self { addresses, readiness, serving, scraping, maintenance, metrics, pipeline, ingest, query };
+        let app = Self {
+            addresses,
+            readiness,
+            serving,
+            scraping,
+            reloader,
+            maintenance,
+            metrics,
+            pipeline,
+            ingest,
+            query,
+        };
         app.watch_recovery(recovery);
         Ok(app)
     }
@@ -152,6 +174,12 @@ impl App {
     #[must_use]
     pub const fn ingest(&self) -> &Runtime {
         &self.ingest
+    }
+
+    /// What reads the configuration again.
+    #[must_use]
+    pub const fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// Whether it is ready, and for what it waits.

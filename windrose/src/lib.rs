@@ -16,6 +16,7 @@ mod ops;
 pub mod output;
 pub mod ports;
 pub mod readiness;
+pub mod reload;
 mod scraping;
 mod signals;
 pub mod table;

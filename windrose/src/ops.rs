@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 use windrose_proto::time::{Clock, UnixNanos};
 
 use crate::readiness::Readiness;
+use crate::reload::{Reloaded, Reloader};
 use crate::telemetry::Telemetry;
 
 /// What prometheus-client writes.
@@ -24,8 +25,7 @@ pub(crate) struct Ops {
     pub telemetry: Telemetry,
     pub started: UnixNanos,
     pub clock: Arc<dyn Clock>,
-    /// The configuration in force, secrets blanked.
-    pub config_yaml: String,
+    pub reloader: Arc<Reloader>,
 }
 
 /// The routes.
@@ -36,6 +36,7 @@ pub(crate) fn router(ops: Arc<Ops>) -> Router {
         .route("/-/healthy", get(async || "Prometheus Server is Healthy.\n"))
         .route("/-/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/-/reload", post(reload).put(reload))
         .route("/api/v1/status/config", get(config))
         .route("/api/v1/status/buildinfo", get(buildinfo))
         .route("/api/v1/status/runtimeinfo", get(runtimeinfo))
@@ -68,7 +69,21 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
 }
 
 async fn config(State(ops): State<Arc<Ops>>) -> Response {
-    success(&json!({"yaml": ops.config_yaml}))
+    success(&json!({"yaml": ops.reloader.effective_yaml()}))
+}
+
+/// As Prometheus answers it: 200 or 500 with the reason in words.
+async fn reload(State(ops): State<Arc<Ops>>) -> Response {
+    let reloader = Arc::clone(&ops.reloader);
+    let failed = |error: String| (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to reload config: {error}\n"));
+    match tokio::task::spawn_blocking(move || reloader.reload()).await {
+        Ok(Ok(Reloaded { need_restart })) if need_restart.is_empty() => "reloaded\n".into_response(),
+        Ok(Ok(Reloaded { need_restart })) => {
+            format!("reloaded; these keys need a restart: {}\n", need_restart.join(", ")).into_response()
+        }
+        Ok(Err(error)) => failed(error).into_response(),
+        Err(error) => failed(error.to_string()).into_response(),
+    }
 }
 
 /// The version of Prometheus whose API is spoken here: clients decide by it what they may ask. There are no `features`,

@@ -8,9 +8,9 @@ use tokio::sync::mpsc::Receiver;
 use windrose_collector::metrics_map;
 use windrose_collector::pipeline::{LogIntake, Pipeline};
 use windrose_collector::scrape::{EVENTS_WAITING_MAX, Health, ScrapeEvent, ScrapeHandle, Scraper, TargetStatus};
-use windrose_proto::tenant::TenantId;
 use windrose_proto::time::Clock;
 use windrose_query::scrape_status::{DroppedTarget, Target, TargetSource};
+use windrose_store::metrics::MetricStore;
 
 use crate::config::Config;
 use crate::tasks::{self, Tasks};
@@ -26,13 +26,20 @@ pub(crate) struct Scraping {
 struct ScrapeTargets(ScrapeHandle);
 
 impl Scraping {
-    /// Starts the scraper, and the task that hands its counters to the pipeline.
-    pub(crate) fn start(config: &Config, pipeline: &Pipeline, clock: Arc<dyn Clock>, runtime: &Handle) -> Self {
+    /// Starts the scraper, which stores samples by itself, and the task that hands its counters to
+    /// the pipeline.
+    pub(crate) fn start(
+        config: &Config,
+        pipeline: &Pipeline,
+        metrics: MetricStore,
+        clock: Arc<dyn Clock>,
+        runtime: &Handle,
+    ) -> Self {
         let tasks = Tasks::new(runtime.clone());
         let (sender, events) = tasks::channel(EVENTS_WAITING_MAX);
         let options =
             metrics_map::Options { overrides: config.join.overrides.clone(), ..metrics_map::Options::default() };
-        let (handle, scraper) = Scraper::new(config.scrape.clone(), clock, sender, options);
+        let (handle, scraper) = Scraper::new(config.scrape.clone(), clock, metrics, sender, options);
         tasks.spawn("scraper", scraper.run(tasks.stopping()));
         tasks.spawn("scraped counters", hand_on(events, Arc::clone(pipeline.intake())));
         Self { tasks, targets: Arc::new(ScrapeTargets(handle)) }
@@ -43,20 +50,24 @@ impl Scraping {
         Arc::clone(&self.targets) as Arc<dyn TargetSource>
     }
 
+    /// What steers the scraper.
+    pub(crate) fn handle(&self) -> ScrapeHandle {
+        self.targets.0.clone()
+    }
+
     /// Ends; what has been scraped is in the pipeline then.
     pub(crate) fn shutdown(self, runtime: &Runtime) {
         runtime.block_on(self.tasks.stop());
     }
 }
 
-/// Ends when the scraper has ended and all of its events are handed on. Scraped metrics belong to
-/// the default tenant: a scrape configuration names no other.
+/// Ends when the scraper has ended and all of its events are handed on.
 async fn hand_on(mut events: Receiver<ScrapeEvent>, intake: Arc<LogIntake>) {
     let mut failing = false;
     while let Some(event) = events.recv().await {
         let ScrapeEvent::Scraped(scraped) = event else { continue };
         let Some(counters) = scraped.counters else { continue };
-        let taken = intake.submit_counters(TenantId::default(), counters).await;
+        let taken = intake.submit_counters(scraped.target.pool.tenant.clone(), counters).await;
         // Said when it begins and when it is over, not at every scrape.
         match taken {
             Err(error) if !failing => {

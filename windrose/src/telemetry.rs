@@ -14,7 +14,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 use windrose_collector::pipeline::JoinStats;
-use windrose_collector::receive::{ProtocolStats, ReceiveStats};
+use windrose_collector::receive::{
+    MetricProtocol, MetricProtocolStats, MetricReceiveStats, ProtocolStats, ReceiveStats, SampleReject,
+};
 use windrose_proto::model::IngestProtocol;
 use windrose_proto::reject::RejectReason;
 use windrose_proto::time::UnixNanos;
@@ -65,6 +67,11 @@ metrics! {
     ReceiveRefusedRequests: Counter "windrose_receive_refused_requests", "requests refused as a whole";
     ReceiveRejectedSpans: Counter "windrose_receive_rejected_spans", "spans that were not taken";
     ReceiveInFlight: Gauge "windrose_receive_in_flight_requests", "requests being read, decoded or waiting for the disk";
+    MetricReceiveRequests: Counter "windrose_metric_receive_requests", "requests with metrics, whatever became of them";
+    MetricReceiveBodyBytes: Counter "windrose_metric_receive_body_bytes", "bytes of their bodies as they came over the wire";
+    MetricReceiveSamples: Counter "windrose_metric_receive_samples", "pushed samples acknowledged: they are in the metric log";
+    MetricReceiveRefusedRequests: Counter "windrose_metric_receive_refused_requests", "requests with metrics refused as a whole";
+    MetricReceiveRejectedSamples: Counter "windrose_metric_receive_rejected_samples", "pushed samples that were not stored";
     WalAppendedRecords: Counter "windrose_wal_appended_records", "records written to the write-ahead log";
     WalAppendedBytes: Counter "windrose_wal_appended_bytes", "their bytes, headers included";
     WalSyncs: Counter "windrose_wal_syncs", "successful fdatasync calls";
@@ -161,6 +168,7 @@ pub struct Sources {
     pub readiness: Readiness,
     pub started: UnixNanos,
     pub receive: Arc<ReceiveStats>,
+    pub metric_receive: Arc<MetricReceiveStats>,
     pub wal: Arc<WalStats>,
     pub join: Arc<JoinStats>,
     pub maintenance: Arc<MaintenanceStats>,
@@ -254,6 +262,15 @@ impl Sources {
             Metric::ReceiveRefusedRequests => self.per_reason(ProtocolStats::refused_requests),
             Metric::ReceiveRejectedSpans => self.per_reason(ProtocolStats::rejected_spans),
             Metric::ReceiveInFlight => one(self.receive.in_flight_requests()),
+            Metric::MetricReceiveRequests => self.per_metric_protocol(MetricProtocolStats::requests),
+            Metric::MetricReceiveBodyBytes => self.per_metric_protocol(MetricProtocolStats::body_bytes),
+            Metric::MetricReceiveSamples => self.per_metric_protocol(MetricProtocolStats::samples),
+            Metric::MetricReceiveRefusedRequests => {
+                self.per_metric_reason(RejectReason::ALL, RejectReason::as_str, MetricProtocolStats::refused_requests)
+            }
+            Metric::MetricReceiveRejectedSamples => {
+                self.per_metric_reason(SampleReject::ALL, SampleReject::as_str, MetricProtocolStats::rejected_samples)
+            }
             Metric::WalAppendedRecords => one(loaded(&wal.appended_records)),
             Metric::WalAppendedBytes => one(loaded(&wal.appended_bytes)),
             Metric::WalSyncs => one(loaded(&wal.fsyncs)),
@@ -361,6 +378,28 @@ impl Sources {
             sample(&[("protocol", protocol.as_str())], read(self.receive.protocol(*protocol)))
         };
         IngestProtocol::ALL.iter().map(stats).collect()
+    }
+
+    fn per_metric_protocol(&self, read: impl Fn(&MetricProtocolStats) -> u64) -> Vec<Sample> {
+        let stats = |protocol: &MetricProtocol| {
+            sample(&[("protocol", protocol.as_str())], read(self.metric_receive.protocol(*protocol)))
+        };
+        MetricProtocol::ALL.iter().map(stats).collect()
+    }
+
+    fn per_metric_reason<R: Copy>(
+        &self,
+        reasons: &[R],
+        word: impl Fn(R) -> &'static str,
+        read: impl Fn(&MetricProtocolStats, R) -> u64,
+    ) -> Vec<Sample> {
+        let pairs = MetricProtocol::ALL.iter().flat_map(|protocol| reasons.iter().map(|reason| (*protocol, *reason)));
+        pairs
+            .map(|(protocol, reason)| {
+                let labels = [("protocol", protocol.as_str()), ("reason", word(reason))];
+                sample(&labels, read(self.metric_receive.protocol(protocol), reason))
+            })
+            .collect()
     }
 
     /// Reasons that never occurred are left out, but for all protocols together each is shown once,

@@ -14,6 +14,7 @@
 //! | `zipkin.rs` | where each part of a Zipkin span goes |
 //! | `zipkin_json.rs`, `zipkin_protobuf.rs` | Zipkin v2 span lists in both forms |
 //! | `skywalking_json.rs` | SkyWalking segments |
+//! | `remote_write.rs` | Prometheus remote write 1.0, zero-copy |
 //! | `sink.rs` | what every decoder feeds: checks of a finished span, limits, rejections |
 //! | `text.rs` | bytes of a body as text: lossy where not UTF-8, cut where too long |
 //!
@@ -37,6 +38,7 @@ mod json_items;
 mod otlp_json;
 mod otlp_protobuf;
 mod rejections;
+mod remote_write;
 mod sink;
 mod skywalking_json;
 #[cfg(test)]
@@ -51,6 +53,9 @@ pub use compression::{ContentEncoding, decompress};
 pub use otlp_json::{decode_otlp_json, decode_otlp_logs_json};
 pub use otlp_protobuf::{decode_otlp_logs_protobuf, decode_otlp_protobuf};
 pub use rejections::Rejections;
+pub use remote_write::{
+    RemoteExemplar, RemoteLabels, RemoteSeries, RemoteSink, unpack as unpack_remote_write, walk as walk_remote_write,
+};
 pub use skywalking_json::decode_skywalking_json;
 pub use zipkin_json::decode_zipkin_json;
 pub use zipkin_protobuf::decode_zipkin_protobuf;

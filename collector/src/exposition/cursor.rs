@@ -76,6 +76,30 @@ impl<'a> Cursor<'a> {
         line
     }
 
+    /// The line under the cursor without its end, which is not read by that.
+    pub(super) fn line(&self) -> &'a str {
+        let rest = &self.text.as_bytes()[self.position..];
+        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        self.text.get(self.position..self.position + length).unwrap_or_default()
+    }
+
+    /// The line the cursor stands behind.
+    pub(super) fn line_before(&self) -> &'a str {
+        let read = self.text.get(..self.position).unwrap_or_default();
+        let line = read.strip_suffix('\n').unwrap_or(read);
+        line.get(memchr::memrchr(b'\n', line.as_bytes()).map_or(0, |end| end + 1)..).unwrap_or_default()
+    }
+
+    /// Goes past text that is known.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.position = (self.position + bytes).min(self.text.len());
+    }
+
+    /// Goes back to where it was.
+    pub(super) const fn go_back(&mut self, position: usize) {
+        self.position = position;
+    }
+
     /// Goes back to the line that began at `start`, returns it and stands behind it.
     pub(super) fn restart_after_line(&mut self, start: usize) -> &'a str {
         self.position = start;

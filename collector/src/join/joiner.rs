@@ -21,7 +21,7 @@ use windrose_store::store::Store;
 
 pub use super::across::AcrossCounts;
 use super::tenant::TenantJoin;
-pub use super::tenant::{ArchiveError, JoinCounts, JoinLimits, SealBatch, TraceArchive, TraceArchives};
+pub use super::tenant::{ArchiveError, JoinCounts, JoinLimits, NothingSealed, SealBatch, TraceArchive, TraceArchives};
 pub use super::uses::SpanUses;
 use crate::normalise::Normaliser;
 

@@ -1,23 +1,23 @@
 //! What is remembered of a target between two pages, and how differences are taken.
 //!
-//! A series is known by its text in the page, so that what its labels mean is worked out once and
-//! every later page costs one look-up per series.
+//! Whoever reads the pages remembers for each line what it is [`Use`]d for, so that what its labels
+//! mean is worked out once.
 
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 use windrose_proto::Text;
-use windrose_proto::model::{Protocol, Reporters};
+use windrose_proto::model::{Protocol, ProxyKind, Reporters};
 use windrose_proto::time::{TimeRange, UnixNanos};
 
 use super::bind::{self, Bound, Context, Place};
 use super::sums::{Balance, Field, Has, Sums};
-use super::{CounterDelta, EdgeCounts, Page, PageStats, Peer, ProxyDelta};
-use crate::exposition::{Entry, Parser, Sample};
+use super::{CounterDelta, EdgeCounts, PageStats, Peer, ProxyDelta};
+use crate::exposition;
 use crate::metrics_map::table::{Part, Rule};
 
 /// A series that has not been on the page for so many scrapes is forgotten (one hour at 15 s); if
 /// it comes back, it was born anew.
-const FORGOTTEN_AFTER_SCRAPES: u64 = 240;
+pub const FORGOTTEN_AFTER_SCRAPES: u32 = 240;
 
 /// How far two readings of one process' start time may differ: some derive it from clocks that are
 /// corrected.
@@ -26,14 +26,35 @@ const START_TOLERANCE_SECS: f64 = 5.0;
 /// What is remembered of one target.
 #[derive(Debug, Default)]
 pub struct TargetState {
-    by_text: HashMap<Box<str>, u32>,
     series: Vec<Series>,
     edges: Vec<Edge>,
     edge_ids: HashMap<EdgeShape, u32>,
     groups: HashMap<Box<str>, u32>,
-    scrape_number: u64,
+    scrape_number: u32,
     previous: Option<Previous>,
+    /// As the last page with a new line told.
+    pub(super) proxy_kind: Option<ProxyKind>,
 }
+
+/// What a line of a page is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Use {
+    /// Nothing is made of it.
+    #[default]
+    None,
+    /// How long the process has run.
+    Uptime,
+    /// When the process started.
+    Started,
+    /// A series whose differences are taken.
+    Counter(u32),
+    /// The same, but the target has too many.
+    OverLimit,
+}
+
+/// What became of the [`Use::Counter`]s once what vanished long ago is forgotten.
+#[derive(Debug)]
+pub struct Renumbering(Vec<Option<u32>>);
 
 /// Which edge a series belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +101,7 @@ enum Age {
 struct Series {
     fields: SmallVec<[BoundField; 1]>,
     value: f64,
-    last_scrape: u64,
+    last_scrape: u32,
     is_gauge: bool,
     is_internal: bool,
     /// Series of one histogram, which are reset together; 0 for none.
@@ -107,6 +128,7 @@ pub(super) struct Advance {
     pub(super) interval: Option<TimeRange>,
     pub(super) edges: Vec<CounterDelta>,
     pub(super) proxy: ProxyDelta,
+    pub(super) renumbering: Option<Renumbering>,
 }
 
 /// The values of one page.
@@ -130,56 +152,59 @@ impl Origin {
     }
 }
 
+impl Renumbering {
+    /// The first `series` stay as they are, the others are gone.
+    pub(super) fn cut(series: usize) -> Self {
+        Self((0..series as u32).map(Some).collect())
+    }
+
+    /// The use under its new number; `None` when it is gone.
+    #[must_use]
+    pub fn apply(&self, old: Use) -> Option<Use> {
+        match old {
+            Use::Counter(slot) => self.0.get(slot as usize).copied().flatten().map(Use::Counter),
+            other => Some(other),
+        }
+    }
+}
+
 impl TargetState {
     /// How many series are remembered.
     #[must_use]
     pub fn series_len(&self) -> usize {
-        self.by_text.len()
+        self.series.len()
     }
 
-    pub(super) fn read(&mut self, page: Page<'_>, context: &Context<'_>, series_max: usize) -> (Readings, PageStats) {
+    /// Begins a page.
+    pub(super) const fn begin(&mut self) {
         self.scrape_number += 1;
-        let mut readings = Readings::default();
-        let mut stats = PageStats::default();
-        for entry in Parser::new(page.body, page.dialect) {
-            match entry {
-                Ok(Entry::Sample(sample)) => {
-                    stats.samples += 1;
-                    readings.note_age(&sample);
-                    if let Some(slot) = self.slot(&sample, context, series_max, &mut stats) {
-                        self.take(slot, sample.value, &mut readings, &mut stats);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    stats.bad_lines += 1;
-                    stats.first_error.get_or_insert_with(|| error.to_string());
-                }
-            }
-        }
-        (readings, stats)
     }
 
-    /// The remembered series of a sample; made on first sight. `None` for unknown families.
-    fn slot(&mut self, sample: &Sample<'_>, context: &Context<'_>, max: usize, stats: &mut PageStats) -> Option<u32> {
-        if let Some(slot) = self.by_text.get(sample.series) {
-            return Some(*slot);
+    /// Forgets the series that were admitted since there were `series` of them. Returns whether any was.
+    pub(super) fn forget_since(&mut self, series: usize) -> bool {
+        let is_any = self.series.len() > series;
+        self.series.truncate(series);
+        is_any
+    }
+
+    /// Works out what a series that has not been seen is good for.
+    pub(super) fn admit(&mut self, sample: &exposition::Series<'_>, context: &Context<'_>, max: usize) -> Use {
+        match sample.name.as_ref() {
+            "envoy_server_uptime" => return Use::Uptime,
+            "process_start_time_seconds" => return Use::Started,
+            _ => {}
         }
-        let shape = bind::shape_of(&sample.name)?;
-        if self.by_text.len() >= max {
-            stats.mapped += 1;
-            stats.over_limit += 1;
-            return None;
-        }
+        let Some(shape) = bind::shape_of(&sample.name) else { return Use::None };
+        let Some(slot) = u32::try_from(self.series.len()).ok().filter(|_| self.series.len() < max) else {
+            return Use::OverLimit;
+        };
         let bound = bind::bind(context, shape, sample.labels);
         let series = self.remember(bound, shape.rule, shape.part, sample);
-        let slot = u32::try_from(self.series.len()).ok()?;
         self.series.push(series);
-        self.by_text.insert(Box::from(sample.series), slot);
-        Some(slot)
+        Use::Counter(slot)
     }
 
-    fn remember(&mut self, bound: Bound, rule: &Rule, part: Part, sample: &Sample<'_>) -> Series {
+    fn remember(&mut self, bound: Bound, rule: &Rule, part: Part, sample: &exposition::Series<'_>) -> Series {
         let is_internal = matches!(bound, Bound::Internal);
         let mut fields = SmallVec::new();
         if let Bound::Fields(list) = bound {
@@ -197,7 +222,7 @@ impl TargetState {
         }
         let is_histogram = matches!(part, Part::Bucket | Part::Sum | Part::Count);
         let group = if is_histogram && !fields.is_empty() { self.group_id(rule, sample) } else { 0 };
-        let is_gauge = rule.forced == Some(crate::exposition::MetricKind::Gauge);
+        let is_gauge = rule.forced == Some(exposition::MetricKind::Gauge);
         Series { fields, value: f64::NAN, last_scrape: 0, is_gauge, is_internal, group }
     }
 
@@ -212,7 +237,7 @@ impl TargetState {
     }
 
     /// One number for all series of a histogram: the family and its labels without the bound.
-    fn group_id(&mut self, rule: &Rule, sample: &Sample<'_>) -> u32 {
+    fn group_id(&mut self, rule: &Rule, sample: &exposition::Series<'_>) -> u32 {
         let mut key = String::from(rule.name);
         for label in sample.labels.iter().filter(|label| label.name != "le") {
             key.extend(["\u{1f}", &label.name, "\u{1e}", &label.value]);
@@ -221,7 +246,25 @@ impl TargetState {
         *self.groups.entry(key.into_boxed_str()).or_insert(next)
     }
 
-    fn take(&mut self, slot: u32, value: f64, readings: &mut Readings, stats: &mut PageStats) {
+    /// Takes note of a line's value.
+    #[inline]
+    pub(super) fn take(&mut self, line: Use, value: f64, readings: &mut Readings, stats: &mut PageStats) {
+        stats.samples += 1;
+        match line {
+            Use::None => {}
+            Use::Uptime => readings.age = Some(Age::Uptime(value)),
+            // A merged page holds the start times of several processes; Envoy's own word counts.
+            Use::Started if readings.age.is_none() => readings.age = Some(Age::Started(value)),
+            Use::Started => {}
+            Use::OverLimit => {
+                stats.mapped += 1;
+                stats.over_limit += 1;
+            }
+            Use::Counter(slot) => self.take_counter(slot, value, readings, stats),
+        }
+    }
+
+    fn take_counter(&mut self, slot: u32, value: f64, readings: &mut Readings, stats: &mut PageStats) {
         let series = &mut self.series[slot as usize];
         stats.mapped += 1;
         stats.internal += usize::from(series.is_internal);
@@ -237,7 +280,7 @@ impl TargetState {
     }
 
     /// Takes the differences and makes this page the previous one.
-    pub(super) fn advance(&mut self, readings: &Readings, at: UnixNanos, context: &Context<'_>) -> Advance {
+    pub(super) fn advance(&mut self, readings: &Readings, at: UnixNanos) -> Advance {
         let sequel = self.sequel(readings);
         let reset_groups = self.reset_groups(readings);
         let mut sums: HashMap<u32, Sums> = HashMap::new();
@@ -258,11 +301,9 @@ impl TargetState {
         let interval = self.interval(at);
         let age = readings.age.or(self.previous.and_then(|previous| previous.age));
         self.previous = Some(Previous { at, age });
-        let edges = interval.map(|interval| self.deltas(sums, interval, context)).unwrap_or_default();
-        if self.scrape_number.is_multiple_of(FORGOTTEN_AFTER_SCRAPES) {
-            self.forget();
-        }
-        Advance { interval, edges, proxy }
+        let edges = interval.map(|interval| self.deltas(sums, interval)).unwrap_or_default();
+        let renumbering = self.scrape_number.is_multiple_of(FORGOTTEN_AFTER_SCRAPES).then(|| self.forget());
+        Advance { interval, edges, proxy, renumbering }
     }
 
     fn interval(&self, at: UnixNanos) -> Option<TimeRange> {
@@ -290,7 +331,8 @@ impl TargetState {
         readings.values.iter().filter(went_down).map(|(slot, _)| self.series[*slot as usize].group).collect()
     }
 
-    fn deltas(&mut self, sums: HashMap<u32, Sums>, interval: TimeRange, context: &Context<'_>) -> Vec<CounterDelta> {
+    fn deltas(&mut self, sums: HashMap<u32, Sums>, interval: TimeRange) -> Vec<CounterDelta> {
+        let proxy_kind = self.proxy_kind.unwrap_or(ProxyKind::None);
         let told: HashSet<Told> = self.edges.iter().filter_map(Told::by_primary).collect();
         let mut ids: Vec<u32> = sums.keys().copied().collect();
         ids.sort_unstable();
@@ -311,7 +353,7 @@ impl TargetState {
                 destination: edge.shape.destination.clone(),
                 reporter: edge.shape.reporter,
                 protocol: edge.shape.protocol,
-                proxy_kind: context.proxy_kind,
+                proxy_kind,
                 says_unknown_caller: edge.shape.origin == Origin::Istio && edge.shape.source == Peer::Caller,
                 interval,
                 counts,
@@ -321,16 +363,24 @@ impl TargetState {
     }
 
     /// Drops series that vanished long ago, and edges nobody counts any more.
-    fn forget(&mut self) {
+    fn forget(&mut self) -> Renumbering {
         let horizon = self.scrape_number.saturating_sub(FORGOTTEN_AFTER_SCRAPES);
-        let mut kept = Self { scrape_number: self.scrape_number, previous: self.previous, ..Self::default() };
+        let mut kept = Self {
+            scrape_number: self.scrape_number,
+            previous: self.previous,
+            proxy_kind: self.proxy_kind,
+            ..Self::default()
+        };
         let mut new_edges: HashMap<u32, u32> = HashMap::new();
         let mut new_groups: HashMap<u32, u32> = HashMap::new();
-        let texts = std::mem::take(&mut self.by_text);
-        let mut series: Vec<Option<Series>> = std::mem::take(&mut self.series).into_iter().map(Some).collect();
         let mut edges: Vec<Option<Edge>> = std::mem::take(&mut self.edges).into_iter().map(Some).collect();
-        for (text, slot) in texts {
-            let Some(mut one) = series[slot as usize].take().filter(|one| one.last_scrape > horizon) else { continue };
+        let series = std::mem::take(&mut self.series);
+        let mut numbers = Vec::with_capacity(series.len());
+        for mut one in series {
+            if one.last_scrape <= horizon {
+                numbers.push(None);
+                continue;
+            }
             for bound in &mut one.fields {
                 let Some(old) = bound.edge else { continue };
                 let next = new_edges.len() as u32;
@@ -347,12 +397,13 @@ impl TargetState {
                 let next = new_groups.len() as u32 + 1;
                 one.group = *new_groups.entry(one.group).or_insert(next);
             }
-            kept.by_text.insert(text, kept.series.len() as u32);
+            numbers.push(Some(kept.series.len() as u32));
             kept.series.push(one);
         }
         let groups = std::mem::take(&mut self.groups);
         kept.groups = groups.into_iter().filter_map(|(key, old)| Some((key, *new_groups.get(&old)?))).collect();
         *self = kept;
+        Renumbering(numbers)
     }
 }
 
@@ -416,17 +467,6 @@ impl Told {
 
     fn by_primary(edge: &Edge) -> Option<Self> {
         (edge.shape.origin.is_primary() && edge.has.tells_requests()).then(|| Self::of(&edge.shape))
-    }
-}
-
-impl Readings {
-    fn note_age(&mut self, sample: &Sample<'_>) {
-        match sample.name.as_ref() {
-            "envoy_server_uptime" => self.age = Some(Age::Uptime(sample.value)),
-            // A merged page holds the start times of several processes; Envoy's own word counts.
-            "process_start_time_seconds" if self.age.is_none() => self.age = Some(Age::Started(sample.value)),
-            _ => {}
-        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::Path;
 use windrose_proto::model::Reporters;
 use windrose_proto::time::{NANOS_PER_SEC, UnixNanos};
 
-use super::{CounterDelta, EdgeCounts, Observation, Options, Page, Peer, TargetIdentity, TargetState, observe};
-use crate::exposition::Dialect;
+use super::state::FORGOTTEN_AFTER_SCRAPES;
+use super::{CounterDelta, EdgeCounts, Observation, Observer, Options, Page, Peer, TargetIdentity, TargetState, Use};
+use crate::exposition::{Dialect, Line, LineTable, PageReader, Series};
 
 mod counters;
 mod mesh;
@@ -14,6 +15,7 @@ mod vendors;
 /// A target and its state, fed page by page.
 struct Scraped {
     identity: TargetIdentity,
+    lines: LineTable<Option<Use>>,
     state: TargetState,
     options: Options,
 }
@@ -22,6 +24,7 @@ impl Scraped {
     fn new(labels: &[(&str, &str)]) -> Self {
         Self {
             identity: TargetIdentity::from_labels(labels.iter().copied()),
+            lines: LineTable::default(),
             state: TargetState::default(),
             options: Options::default(),
         }
@@ -32,8 +35,35 @@ impl Scraped {
     }
 
     fn page_at(&mut self, scraped_at: UnixNanos, body: &str) -> Observation {
+        self.try_page(scraped_at, body).unwrap()
+    }
+
+    /// As the scraper does it: a page with a bad line has never been there.
+    fn try_page(&mut self, scraped_at: UnixNanos, body: &str) -> Result<Observation, String> {
         let page = Page { body: body.as_bytes(), dialect: Dialect::Text, scraped_at };
-        observe(&self.identity, &mut self.state, page, &self.options)
+        let mut reader = PageReader::new(page.body, page.dialect, &mut self.lines);
+        let mut observer = Observer::new(&self.identity, &mut self.state, page, &self.options);
+        let mut read = || -> Result<(), String> {
+            while let Some(line) = reader.next().map_err(|error| error.to_string())? {
+                let Line::Sample { line, series, numbers } = line else { continue };
+                let memory = reader.memory(line);
+                let series = || Series::parse(series, page.dialect).unwrap();
+                let line = *memory.get_or_insert_with(|| observer.admit(&series()));
+                observer.take(line, numbers.value);
+            }
+            Ok(())
+        };
+        if let Err(error) = read() {
+            if let Some(renumbering) = observer.abandon() {
+                self.lines.memories_mut().for_each(|line| *line = line.and_then(|line| renumbering.apply(line)));
+            }
+            return Err(error);
+        }
+        let (observation, renumbering) = observer.finish();
+        if let Some(renumbering) = renumbering {
+            self.lines.forget(FORGOTTEN_AFTER_SCRAPES, |line| *line = line.and_then(|line| renumbering.apply(line)));
+        }
+        Ok(observation)
     }
 }
 

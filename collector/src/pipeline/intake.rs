@@ -8,7 +8,7 @@ use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::Clock;
 use windrose_proto::wire::CounterBatch;
-use windrose_store::wal::{AppendError, CommitLog, ContentEncoding, Record, RecordKind};
+use windrose_store::wal::{CommitLog, ContentEncoding, Record, RecordKind};
 
 use super::logged::record_of;
 use crate::receive::{Intake, IntakeError, Submission};
@@ -55,7 +55,11 @@ impl LogIntake {
             [bytes::Bytes::from(payload)],
         );
         let bytes = (batch.edges.len() + batch.proxy_spans.len()) * COUNTERS_BYTES;
-        self.log.append(record, Batch::Counters(batch), bytes).await.map(drop).map_err(|error| word(&error))
+        self.log
+            .append(record, Batch::Counters(batch), bytes)
+            .await
+            .map(drop)
+            .map_err(|error| IntakeError::of_log(&error))
     }
 }
 
@@ -65,18 +69,10 @@ impl Intake for LogIntake {
         let Submission { body, decoded, .. } = submission;
         // Spans share the body's buffer, so it stays in memory as long as they do.
         let bytes = decoded.memory_bytes.saturating_add(body.len());
-        self.log.append(record, Batch::Spans(decoded.spans), bytes).await.map(drop).map_err(|error| word(&error))
-    }
-}
-
-fn word(error: &AppendError) -> IntakeError {
-    match error {
-        AppendError::OutOfSpace { retry_after, .. } => IntakeError::DiskFull { retry_after: *retry_after },
-        AppendError::Overloaded { retry_after } => IntakeError::TooBusy { retry_after: *retry_after },
-        AppendError::Closed => IntakeError::Closed,
-        AppendError::TooLarge { .. } | AppendError::Io(_) => {
-            tracing::error!(error = %error, source = ?std::error::Error::source(error), "a request could not be logged and was refused");
-            IntakeError::Internal
-        }
+        self.log
+            .append(record, Batch::Spans(decoded.spans), bytes)
+            .await
+            .map(drop)
+            .map_err(|error| IntakeError::of_log(&error))
     }
 }

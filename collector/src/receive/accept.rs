@@ -129,7 +129,7 @@ impl<I: Intake> Receiver<I> {
         }
     }
 
-    fn tenant(&self, headers: &HeaderMap) -> Result<TenantId, Failure> {
+    pub(super) fn tenant(&self, headers: &HeaderMap) -> Result<TenantId, Failure> {
         let refuse = |message: &str| Failure {
             kind: FailureKind::Malformed,
             reason: RejectReason::BadTenant,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use windrose_proto::tenant::TenantId;
+use windrose_store::wal::AppendError;
 
 use crate::decode::{BodyFormat, ContentEncoding, Decoded, Origin};
 
@@ -34,6 +35,21 @@ pub enum IntakeError {
     Closed,
     #[error("internal error; see the log")]
     Internal,
+}
+
+impl IntakeError {
+    /// What a failed append to a log means for the sender.
+    pub(crate) fn of_log(error: &AppendError) -> Self {
+        match error {
+            AppendError::OutOfSpace { retry_after, .. } => Self::DiskFull { retry_after: *retry_after },
+            AppendError::Overloaded { retry_after } => Self::TooBusy { retry_after: *retry_after },
+            AppendError::Closed => Self::Closed,
+            AppendError::TooLarge { .. } | AppendError::Io(_) => {
+                tracing::error!(error = %error, source = ?std::error::Error::source(error), "a request could not be logged and was refused");
+                Self::Internal
+            }
+        }
+    }
 }
 
 /// Takes submissions and makes them durable.

@@ -1,4 +1,4 @@
-//! Spans pushed to us: OTLP/gRPC, OTLP/HTTP, Zipkin and SkyWalking.
+//! Spans and metrics pushed to us: OTLP/gRPC, OTLP/HTTP, Zipkin and SkyWalking; remote write.
 //!
 //! | file | what |
 //! |---|---|
@@ -7,6 +7,8 @@
 //! | `http.rs` | OTLP/HTTP |
 //! | `zipkin.rs` | Zipkin over HTTP |
 //! | `skywalking.rs` | SkyWalking over HTTP |
+//! | `remote_write.rs` | Prometheus remote write over HTTP |
+//! | `metrics.rs`, `metric_batch.rs`, `metric_stats.rs` | the way of every request with metrics |
 //! | `accept.rs` | the way of every request: read, decode, hand on, count |
 //! | `admission.rs`, `body.rs` | caps on size, time and memory of all requests together |
 //! | `failure.rs`, `rpc_status.rs` | refusals, and the messages answers are made of |
@@ -31,6 +33,10 @@ mod failure;
 mod grpc;
 mod http;
 mod intake;
+mod metric_batch;
+mod metric_stats;
+mod metrics;
+mod remote_write;
 mod rpc_status;
 mod skywalking;
 mod stats;
@@ -40,6 +46,9 @@ mod zipkin;
 
 use self::admission::Admission;
 pub use self::intake::{Intake, IntakeError, Submission};
+pub use self::metric_stats::{MetricProtocol, MetricProtocolStats, MetricReceiveStats, SampleReject};
+pub use self::metrics::MetricReceiver;
+pub use self::remote_write::REMOTE_WRITE_PATH;
 pub use self::stats::{ProtocolStats, ReceiveStats};
 
 /// How requests are received.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
@@ -81,14 +81,13 @@ pub(super) enum FetchError {
 }
 
 impl Client {
-    /// A client with the job's TLS settings.
+    /// A client with these TLS settings.
     ///
     /// # Errors
     /// When a certificate or key cannot be read.
-    pub(super) fn new(pool: &PoolConfig) -> Result<Self, FetchError> {
-        let tls = tls_config(&pool.tls)?;
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        let builder = match &pool.tls.server_name {
+    pub(super) fn new(settings: &TlsConfig) -> Result<Self, FetchError> {
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls_config(settings)?).https_or_http();
+        let builder = match &settings.server_name {
             Some(name) => {
                 let name = ServerName::try_from(name.clone()).map_err(|error| FetchError::Tls(error.to_string()))?;
                 builder.with_server_name_resolver(FixedServerNameResolver::new(name))
@@ -100,6 +99,35 @@ impl Client {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_PER_TARGET)
             .build(builder.enable_http1().build());
         Ok(Self { http })
+    }
+
+    /// Begins to ask for something that is no page. The caller sets the deadline.
+    pub(super) async fn open(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        authorization: Option<&Authorization>,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let mut request = Request::get(uri.clone()).header(USER_AGENT, USER_AGENT_HEADER).body(Empty::new())?;
+        request.headers_mut().extend(headers);
+        if let Some(authorization) = authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization_header(authorization)?);
+        }
+        let response = self.http.request(request).await.map_err(|error| FetchError::Connect(describe(&error)))?;
+        if response.status() == StatusCode::OK { Ok(response) } else { Err(FetchError::Status(response.status())) }
+    }
+
+    /// Asks for something that is no page. The caller sets the deadline.
+    pub(super) async fn get(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        authorization: Option<&Authorization>,
+        max_bytes: usize,
+    ) -> Result<(HeaderMap, Bytes), FetchError> {
+        let response = self.open(uri, headers, authorization).await?;
+        let headers = response.headers().clone();
+        Ok((headers, collect(response, max_bytes).await?))
     }
 
     /// Asks a target for its page. The caller sets the deadline.
@@ -121,8 +149,49 @@ impl Client {
     }
 }
 
-/// The text of a page, within `max_bytes`. Work for a blocking thread when the page is large.
-pub(super) fn unpack(answer: Answer, max_bytes: usize) -> Result<Bytes, FetchError> {
+/// An answer that comes line by line, as long as it comes.
+#[derive(Debug)]
+pub(super) struct Lines {
+    body: Incoming,
+    waiting: BytesMut,
+    max_bytes: usize,
+}
+
+impl Lines {
+    /// The lines of an answer, each of at most `max_bytes`.
+    pub(super) fn new(response: Response<Incoming>, max_bytes: usize) -> Self {
+        Self { body: response.into_body(), waiting: BytesMut::new(), max_bytes }
+    }
+
+    /// The next line without its end; `None` at the end of the answer.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.waiting[searched..]) {
+                let mut line = self.waiting.split_to(searched + end + 1);
+                line.truncate(searched + end);
+                return Ok(Some(line.freeze()));
+            }
+            searched = self.waiting.len();
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let Ok(data) = frame?.into_data() else { continue };
+            if searched > self.max_bytes {
+                return Err(FetchError::TooLarge(self.max_bytes));
+            }
+            self.waiting.extend_from_slice(&data);
+        }
+    }
+}
+
+/// The page of an answer and its dialect. Work for a blocking thread when the page is large.
+pub(super) fn page_of(answer: Answer, pool: &PoolConfig) -> Result<(Bytes, Dialect), FetchError> {
+    let dialect = dialect_of(&answer, pool)?;
+    let body = unpack(answer, pool.limits.body_bytes)?;
+    Ok((body, dialect))
+}
+
+/// The text of a page, within `max_bytes`.
+fn unpack(answer: Answer, max_bytes: usize) -> Result<Bytes, FetchError> {
     if !answer.is_gzip {
         return Ok(answer.body);
     }
@@ -137,7 +206,7 @@ pub(super) fn unpack(answer: Answer, max_bytes: usize) -> Result<Bytes, FetchErr
 }
 
 /// The dialect of an answer, or why its page cannot be read.
-pub(super) fn dialect_of(answer: &Answer, pool: &PoolConfig) -> Result<Dialect, FetchError> {
+fn dialect_of(answer: &Answer, pool: &PoolConfig) -> Result<Dialect, FetchError> {
     match answer.dialect.or(pool.fallback_dialect) {
         Some(dialect) => Ok(dialect),
         // An empty page is fine whatever it is called.

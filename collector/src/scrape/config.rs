@@ -11,13 +11,19 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use thiserror::Error;
 use windrose_proto::limits::DECOMPRESSED_MAX_BYTES;
+use windrose_proto::tenant::TenantId;
 
 use super::relabel::{RelabelConfig, RelabelError, Rule};
 use super::value::{ByteSize, PromDuration, Secret};
 use crate::exposition::Dialect;
 
+mod discovery;
 #[cfg(test)]
 mod tests;
+
+pub use discovery::{DnsDiscovery, DnsRecord, HttpDiscovery, KubernetesDiscovery, KubernetesRole, LookupConfig};
+
+use discovery::{RawDns, RawHttp, RawKubernetes};
 
 /// Prometheus' defaults.
 pub const DEFAULT_SCRAPE_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,11 +49,19 @@ pub struct PoolConfig {
     pub params: BTreeMap<String, Vec<String>>,
     pub honor_labels: bool,
     pub honor_timestamps: bool,
+    /// Whether series whose page states their times get staleness markers too.
+    pub track_timestamps_staleness: bool,
+    /// Whether a scrape reports its limits beside its `up`.
+    pub extra_scrape_metrics: bool,
+    /// Whose its metrics are. Ours, not Prometheus'.
+    pub tenant: TenantId,
     pub enable_compression: bool,
     /// Format of pages that do not say theirs.
     pub fallback_dialect: Option<Dialect>,
     pub static_configs: Vec<TargetGroup>,
     pub file_sd_configs: Vec<FileDiscovery>,
+    /// Discovery over the network.
+    pub lookups: Vec<LookupConfig>,
     pub relabel: Relabeling,
     pub metric_relabel: Relabeling,
     pub authorization: Option<Authorization>,
@@ -239,6 +253,11 @@ impl PoolConfig {
             invalid(reason);
             None
         });
+        let tenant = raw.tenant.as_deref().map_or_else(|| Ok(TenantId::default()), TenantId::new);
+        let tenant = tenant.unwrap_or_else(|error| {
+            invalid(format!("tenant: {error}"));
+            TenantId::default()
+        });
         let fallback_dialect = raw.fallback_scrape_protocol.as_deref().and_then(|protocol| {
             let dialect = dialect_of_protocol(protocol);
             if dialect.is_none() {
@@ -251,6 +270,16 @@ impl PoolConfig {
             || raw.tls_config.ca.is_some() && raw.tls_config.ca_file.is_some()
         {
             invalid("tls_config: give a text or its file, not both".to_owned());
+        }
+        let http = raw.http_sd_configs.into_iter().map(RawHttp::read);
+        let dns = raw.dns_sd_configs.into_iter().map(RawDns::read);
+        let kubernetes = raw.kubernetes_sd_configs.into_iter().map(RawKubernetes::read);
+        let mut lookups = Vec::new();
+        for lookup in http.chain(dns).chain(kubernetes) {
+            match lookup {
+                Ok(lookup) => lookups.push(lookup),
+                Err(reason) => invalid(reason),
+            }
         }
         let body = raw.body_size_limit.or(global.body_size_limit).map_or(0, |size| size.0);
         let pick = |own: Option<usize>, of_all: Option<usize>| own.or(of_all).unwrap_or(0);
@@ -273,9 +302,13 @@ impl PoolConfig {
             params: raw.params,
             honor_labels: raw.honor_labels,
             honor_timestamps: raw.honor_timestamps.unwrap_or(true),
+            track_timestamps_staleness: raw.track_timestamps_staleness,
+            extra_scrape_metrics: raw.extra_scrape_metrics.or(global.extra_scrape_metrics).unwrap_or(false),
+            tenant,
             enable_compression: raw.enable_compression.unwrap_or(true),
             fallback_dialect,
             static_configs: raw.static_configs,
+            lookups,
             file_sd_configs: raw
                 .file_sd_configs
                 .into_iter()
@@ -342,6 +375,7 @@ const GLOBAL_KEYS: &[&str] = &[
     "label_name_length_limit",
     "label_value_length_limit",
     "target_limit",
+    "extra_scrape_metrics",
 ];
 
 const JOB_KEYS: &[&str] = &[
@@ -353,11 +387,17 @@ const JOB_KEYS: &[&str] = &[
     "params",
     "honor_labels",
     "honor_timestamps",
+    "track_timestamps_staleness",
+    "extra_scrape_metrics",
+    "tenant",
     "enable_compression",
     "fallback_scrape_protocol",
     "follow_redirects",
     "static_configs",
     "file_sd_configs",
+    "http_sd_configs",
+    "dns_sd_configs",
+    "kubernetes_sd_configs",
     "relabel_configs",
     "metric_relabel_configs",
     "basic_auth",
@@ -389,8 +429,6 @@ const UNSUPPORTED_KEYS: &[&str] = &[
     "convert_classic_histograms_to_nhcb",
     "native_histogram_bucket_limit",
     "native_histogram_min_bucket_factor",
-    "track_timestamps_staleness",
-    "extra_scrape_metrics",
     "oauth2",
     "bearer_token",
     "bearer_token_file",
@@ -404,16 +442,13 @@ const UNSUPPORTED_KEYS: &[&str] = &[
     "azure_sd_configs",
     "consul_sd_configs",
     "digitalocean_sd_configs",
-    "dns_sd_configs",
     "docker_sd_configs",
     "dockerswarm_sd_configs",
     "ec2_sd_configs",
     "eureka_sd_configs",
     "gce_sd_configs",
     "hetzner_sd_configs",
-    "http_sd_configs",
     "ionos_sd_configs",
-    "kubernetes_sd_configs",
     "kuma_sd_configs",
     "lightsail_sd_configs",
     "linode_sd_configs",
@@ -472,6 +507,7 @@ struct RawGlobal {
     label_name_length_limit: Option<usize>,
     label_value_length_limit: Option<usize>,
     target_limit: Option<usize>,
+    extra_scrape_metrics: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -487,6 +523,10 @@ struct RawJob {
     #[serde(default)]
     honor_labels: bool,
     honor_timestamps: Option<bool>,
+    #[serde(default)]
+    track_timestamps_staleness: bool,
+    extra_scrape_metrics: Option<bool>,
+    tenant: Option<String>,
     enable_compression: Option<bool>,
     fallback_scrape_protocol: Option<String>,
     follow_redirects: Option<bool>,
@@ -494,6 +534,12 @@ struct RawJob {
     static_configs: Vec<TargetGroup>,
     #[serde(default)]
     file_sd_configs: Vec<RawFileDiscovery>,
+    #[serde(default)]
+    http_sd_configs: Vec<RawHttp>,
+    #[serde(default)]
+    dns_sd_configs: Vec<RawDns>,
+    #[serde(default)]
+    kubernetes_sd_configs: Vec<RawKubernetes>,
     #[serde(default)]
     relabel_configs: Vec<RelabelConfig>,
     #[serde(default)]

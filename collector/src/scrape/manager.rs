@@ -1,17 +1,20 @@
 //! The set of targets: what should be scraped, what is, and how one becomes the other.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use windrose_proto::time::Clock;
+use windrose_store::metrics::MetricStore;
 
 use super::ScrapeEvent;
 use super::client::Client;
 use super::config::{PoolConfig, ScrapeConfig};
-use super::discovery::{Files, POLL_INTERVAL};
+use super::discovery::{Files, Lookup, POLL_INTERVAL};
+use super::relabel::LabelSet;
 use super::status::{DroppedTarget, StatusCell, TargetStatus};
 use super::target::{Resolved, Target, TargetKey, resolve_group};
 use super::worker::Worker;
@@ -23,9 +26,14 @@ pub struct Scraper {
     configs: watch::Receiver<Arc<ScrapeConfig>>,
     board: Arc<Board>,
     clock: Arc<dyn Clock>,
+    store: MetricStore,
     events: mpsc::Sender<ScrapeEvent>,
     options: Arc<Options>,
     pools: BTreeMap<String, Pool>,
+    /// Targets that ended lately, and what tells their workers that others have taken over.
+    ended: Vec<(LabelSet, Weak<AtomicBool>)>,
+    /// Tells of lookups that found something else.
+    found: Arc<Notify>,
     workers: JoinSet<()>,
 }
 
@@ -56,6 +64,7 @@ struct Pool {
     config: Arc<PoolConfig>,
     client: Result<Client, Arc<str>>,
     files: Vec<Files>,
+    lookups: Vec<Lookup>,
     running: BTreeMap<TargetKey, Running>,
     dropped: Vec<DroppedTarget>,
     is_over_limit: bool,
@@ -63,8 +72,10 @@ struct Pool {
 
 #[derive(Debug)]
 struct Running {
+    target: Arc<Target>,
     removed: CancellationToken,
     status: StatusCell,
+    is_succeeded: Arc<AtomicBool>,
 }
 
 // === impl ScrapeHandle ===
@@ -97,6 +108,7 @@ impl Scraper {
     pub fn new(
         config: ScrapeConfig,
         clock: Arc<dyn Clock>,
+        store: MetricStore,
         events: mpsc::Sender<ScrapeEvent>,
         options: Options,
     ) -> (ScrapeHandle, Self) {
@@ -104,7 +116,9 @@ impl Scraper {
         let board = Arc::new(Board::default());
         let handle = ScrapeHandle { configs: Arc::new(sender), board: Arc::clone(&board) };
         let options = Arc::new(options);
-        let scraper = Self { configs, board, clock, events, options, pools: BTreeMap::new(), workers: JoinSet::new() };
+        let (pools, ended, workers) = (BTreeMap::new(), Vec::new(), JoinSet::new());
+        let found = Arc::new(Notify::new());
+        let scraper = Self { configs, board, clock, store, events, options, pools, ended, found, workers };
         (handle, scraper)
     }
 
@@ -126,6 +140,7 @@ impl Scraper {
                     self.discover().await;
                     self.settle(&shutdown);
                 }
+                () = self.found.notified() => self.settle(&shutdown),
                 _at = polls.tick() => {
                     if self.discover().await {
                         self.settle(&shutdown);
@@ -134,6 +149,8 @@ impl Scraper {
                 Some(_ended) = self.workers.join_next() => {}
             }
         }
+        // Lookups end with their pools.
+        self.pools.clear();
         while self.workers.join_next().await.is_some() {}
     }
 
@@ -145,14 +162,24 @@ impl Scraper {
             let pool = match old.remove(&wanted.job_name) {
                 Some(pool) if pool.config == *wanted => pool,
                 Some(changed) => {
-                    changed.end();
-                    Pool::new(wanted)
+                    self.ended.extend(changed.end());
+                    self.new_pool(wanted)
                 }
-                None => Pool::new(wanted),
+                None => self.new_pool(wanted),
             };
             self.pools.insert(wanted.job_name.clone(), pool);
         }
-        old.into_values().for_each(|pool| pool.end());
+        self.ended.extend(old.into_values().flat_map(Pool::end));
+    }
+
+    fn new_pool(&mut self, config: &Arc<PoolConfig>) -> Pool {
+        let mut pool = Pool::new(config);
+        for lookup in &config.lookups {
+            let (lookup, task) = Lookup::new(lookup, &self.found);
+            self.workers.spawn(task);
+            pool.lookups.push(lookup);
+        }
+        pool
     }
 
     /// Looks at files of targets; returns whether anything changed.
@@ -179,22 +206,42 @@ impl Scraper {
         is_changed
     }
 
+    /// Tells workers of ended targets whose labels another target has now: the series are its, and
+    /// go on.
+    fn tell_succeeded(&mut self) {
+        self.ended.retain(|(_, is_succeeded)| is_succeeded.strong_count() > 0);
+        if self.ended.is_empty() {
+            return;
+        }
+        let running: BTreeSet<&LabelSet> =
+            self.pools.values().flat_map(|pool| pool.running.values().map(|running| &running.target.labels)).collect();
+        for (labels, is_succeeded) in &self.ended {
+            if let Some(is_succeeded) = is_succeeded.upgrade() {
+                is_succeeded.store(running.contains(labels), Ordering::Release);
+            }
+        }
+    }
+
     /// Starts and ends workers until what is scraped is what should be.
     fn settle(&mut self, shutdown: &CancellationToken) {
         for pool in self.pools.values_mut() {
-            let started = pool.settle();
-            for (target, status, removed) in started {
+            let (started, ended) = pool.settle();
+            self.ended.extend(ended);
+            for running in started {
                 let worker = Worker {
-                    target,
+                    target: running.target,
                     client: pool.client_or_limit(),
                     clock: Arc::clone(&self.clock),
+                    store: self.store.clone(),
                     events: self.events.clone(),
-                    status,
+                    status: running.status,
                     options: Arc::clone(&self.options),
+                    is_succeeded: running.is_succeeded,
                 };
-                self.workers.spawn(worker.run(removed, shutdown.clone()));
+                self.workers.spawn(worker.run(running.removed, shutdown.clone()));
             }
         }
+        self.tell_succeeded();
         let targets = self.pools.values().flat_map(|pool| pool.running.values().map(|running| running.status.clone()));
         let dropped = self.pools.values().flat_map(|pool| pool.dropped.iter().cloned()).take(DROPPED_KEPT_MAX);
         let seen = Seen { targets: targets.collect(), dropped: dropped.collect() };
@@ -202,57 +249,79 @@ impl Scraper {
     }
 }
 
-// === impl Pool ===
+// === impl Running ===
 
-type Started = (Arc<Target>, StatusCell, CancellationToken);
+type Ended = (LabelSet, Weak<AtomicBool>);
+
+impl Running {
+    fn new(target: Target) -> Self {
+        let target = Arc::new(target);
+        let status = StatusCell::new(Arc::clone(&target));
+        Self { target, removed: CancellationToken::new(), status, is_succeeded: Arc::default() }
+    }
+
+    fn share(&self) -> Self {
+        Self {
+            target: Arc::clone(&self.target),
+            removed: self.removed.clone(),
+            status: self.status.clone(),
+            is_succeeded: Arc::clone(&self.is_succeeded),
+        }
+    }
+
+    fn end(self) -> Ended {
+        self.removed.cancel();
+        (self.target.labels.clone(), Arc::downgrade(&self.is_succeeded))
+    }
+}
+
+// === impl Pool ===
 
 impl Pool {
     fn new(config: &Arc<PoolConfig>) -> Self {
-        let client = Client::new(config).map_err(|error| Arc::from(error.to_string().as_str()));
+        let client = Client::new(&config.tls).map_err(|error| Arc::from(error.to_string().as_str()));
         Self {
             config: Arc::clone(config),
             client,
             files: config.file_sd_configs.iter().cloned().map(Files::new).collect(),
+            lookups: Vec::new(),
             running: BTreeMap::new(),
             dropped: Vec::new(),
             is_over_limit: false,
         }
     }
 
-    fn end(self) {
-        self.running.values().for_each(|running| running.removed.cancel());
+    fn end(self) -> Vec<Ended> {
+        self.running.into_values().map(Running::end).collect()
     }
 
-    /// Ends what is no longer wanted and returns what is new.
-    fn settle(&mut self) -> Vec<Started> {
+    /// Ends what is no longer wanted; returns what is new, and what was ended.
+    fn settle(&mut self) -> (Vec<Running>, Vec<Ended>) {
         let mut wanted = self.wanted();
         let limit = self.config.limits.target;
         let is_over_limit = limit != 0 && wanted.len() > limit;
-        if is_over_limit != self.is_over_limit {
-            // Every target of the job begins anew, because each reports the limit or no longer does.
-            self.running.values().for_each(|running| running.removed.cancel());
-            self.running.clear();
-            self.is_over_limit = is_over_limit;
-        }
-        self.running.retain(|key, running| {
-            let is_wanted = wanted.remove(key).is_some();
-            if !is_wanted {
-                running.removed.cancel();
-            }
-            is_wanted
-        });
+        let begins_anew = is_over_limit != self.is_over_limit;
+        self.is_over_limit = is_over_limit;
+        // When the limit is exceeded or no longer is, every target of the job begins anew, because
+        // each reports it.
+        let (kept, ended): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(|(key, _)| !begins_anew && wanted.remove(key).is_some());
+        self.running = kept;
         let mut started = Vec::with_capacity(wanted.len());
         for (key, target) in wanted {
-            let target = Arc::new(target);
-            let running = Running { removed: CancellationToken::new(), status: StatusCell::new(Arc::clone(&target)) };
-            started.push((target, running.status.clone(), running.removed.clone()));
+            let running = Running::new(target);
+            started.push(running.share());
             self.running.insert(key, running);
         }
-        started
+        (started, ended.into_values().map(Running::end).collect())
     }
 
     fn wanted(&mut self) -> BTreeMap<TargetKey, Target> {
+        let looked_up: Vec<_> = self.lookups.iter().map(Lookup::groups).collect();
+        let looked_up = looked_up.iter().flat_map(|groups| groups.iter());
         let groups = self.config.static_configs.iter().chain(self.files.iter().flat_map(Files::groups));
+        let groups = groups.chain(looked_up);
         let mut wanted = BTreeMap::new();
         let mut dropped = Vec::new();
         for resolved in groups.flat_map(|group| resolve_group(&self.config, group)) {

@@ -1,23 +1,14 @@
-//! A fetched page: what of it is kept, under which labels, and whether it stays within the limits.
+//! What of a page is kept: labels of its series, limits, times. Pure.
 
-use bytes::Bytes;
 use thiserror::Error;
 use windrose_proto::time::UnixNanos;
 
 use super::relabel::{self, LabelSet};
 use super::target::Target;
-use crate::exposition::{Dialect, Entry, Parser, Sample};
+use crate::exposition::Series;
 
 #[cfg(test)]
-mod tests;
-
-/// A page that was read whole and is within its limits.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ScrapedPage {
-    pub body: Bytes,
-    pub dialect: Dialect,
-    pub counts: PageCounts,
-}
+pub(super) mod tests;
 
 /// How much a page held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +16,12 @@ pub struct PageCounts {
     pub samples: usize,
     /// After `metric_relabel_configs`.
     pub samples_kept: usize,
+    /// Series that the previous page did not hold.
+    pub series_added: usize,
+    /// Samples of series that the store refused.
+    pub samples_refused: usize,
+    /// Samples whose stated time is too far in the future.
+    pub samples_too_new: usize,
 }
 
 /// Why a page is refused as a whole, as Prometheus does.
@@ -45,46 +42,21 @@ pub enum PageError {
 /// The name of a metric among its labels.
 pub const NAME_LABEL: &str = "__name__";
 
-/// Reads a page once, to know that all of it can be read and stays within the limits.
-///
-/// # Errors
-/// At the first line that cannot be read, or the first limit that is exceeded.
-pub fn check(target: &Target, body: Bytes, dialect: Dialect) -> Result<ScrapedPage, PageError> {
-    let limits = &target.pool.limits;
-    let needs_labels = !target.pool.metric_relabel.rules.is_empty()
-        || limits.label != 0
-        || limits.label_name_bytes != 0
-        || limits.label_value_bytes != 0;
-    let mut counts = PageCounts::default();
-    for entry in Parser::new(&body, dialect) {
-        let Entry::Sample(sample) = entry.map_err(|error| PageError::Parse(error.to_string()))? else { continue };
-        counts.samples += 1;
-        let is_kept = if needs_labels {
-            let labels = series_labels(target, &sample);
-            labels.as_ref().map_or(Ok(()), |labels| check_labels(target, labels))?;
-            labels.is_some()
-        } else {
-            true
-        };
-        counts.samples_kept += usize::from(is_kept);
-        if limits.sample != 0 && counts.samples_kept > limits.sample {
-            return Err(PageError::SampleLimit(limits.sample));
-        }
-    }
-    Ok(ScrapedPage { body, dialect, counts })
-}
+/// A page may state times up to so far ahead, as with Prometheus: beyond that a clock is wrong, and
+/// the samples would hide all that follow.
+pub const FUTURE_MAX_MILLIS: i64 = 10 * 60 * 1000;
 
 /// The labels under which a sample is stored: the page's and the target's, then relabelled. `None`
 /// when relabelling drops it.
 #[must_use]
-pub fn series_labels(target: &Target, sample: &Sample<'_>) -> Option<LabelSet> {
+pub fn series_labels(target: &Target, series: &Series<'_>) -> Option<LabelSet> {
     let mut labels: LabelSet = LabelSet::new();
-    for label in sample.labels.iter() {
+    for label in series.labels.iter() {
         let value = normal_value(&label.name, label.value.into_owned());
         labels.insert(label.name.into_owned(), value);
     }
     attach_target(&mut labels, target);
-    labels.insert(NAME_LABEL.to_owned(), sample.name.clone().into_owned());
+    labels.insert(NAME_LABEL.to_owned(), series.name.clone().into_owned());
     labels.retain(|_, value| !value.is_empty());
     let is_kept = relabel::apply(&target.pool.metric_relabel.rules, &mut labels) && labels.contains_key(NAME_LABEL);
     is_kept.then_some(labels)
@@ -92,9 +64,14 @@ pub fn series_labels(target: &Target, sample: &Sample<'_>) -> Option<LabelSet> {
 
 /// When a sample was taken: the page's own time where it states one and `honor_timestamps` is on.
 #[must_use]
-pub fn sample_millis(target: &Target, sample: &Sample<'_>, scraped_at: UnixNanos) -> i64 {
-    let scraped = i64::try_from(scraped_at.as_millis()).unwrap_or(i64::MAX);
-    sample.timestamp_millis.filter(|_| target.pool.honor_timestamps).unwrap_or(scraped)
+pub fn sample_millis(target: &Target, stated: Option<i64>, scraped_at: UnixNanos) -> i64 {
+    stated.filter(|_| target.pool.honor_timestamps).unwrap_or_else(|| millis(scraped_at))
+}
+
+/// The time of a scrape as samples carry it.
+#[must_use]
+pub fn millis(at: UnixNanos) -> i64 {
+    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Where page and target use one name: the page wins if it is honoured, else its label is renamed
@@ -133,7 +110,11 @@ fn normal_value(name: &str, value: String) -> String {
     }
 }
 
-fn check_labels(target: &Target, labels: &LabelSet) -> Result<(), PageError> {
+/// Whether the labels of a series are within the limits of its job.
+///
+/// # Errors
+/// With the first limit that is exceeded.
+pub fn check_labels(target: &Target, labels: &LabelSet) -> Result<(), PageError> {
     let limits = &target.pool.limits;
     let metric = || labels.get(NAME_LABEL).cloned().unwrap_or_default();
     if limits.label != 0 && labels.len() > limits.label {

@@ -1,8 +1,10 @@
 //! What is known of each target now: the answer of `/api/v1/targets`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use windrose_proto::metric::Metadata;
 use windrose_proto::time::UnixNanos;
 
 use super::ScrapeReport;
@@ -36,6 +38,10 @@ pub struct TargetStatus {
     pub failures: u64,
     /// Series whose counters are not followed because the target has too many.
     pub series_over_limit: usize,
+    /// What its pages say about its families.
+    pub families: Arc<BTreeMap<Box<str>, Metadata>>,
+    /// Why the samples of the last scrape are not stored.
+    pub store_error: Option<String>,
 }
 
 /// An address that is not scraped.
@@ -77,16 +83,40 @@ impl StatusCell {
             scrapes: 0,
             failures: 0,
             series_over_limit: 0,
+            families: Arc::default(),
+            store_error: None,
         })))
     }
 
     pub(super) fn get(&self) -> TargetStatus {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
+    }
+
+    /// Notes whether the samples of a scrape are stored.
+    pub(super) fn note_stored(&self, error: Option<String>) {
+        self.lock().store_error = error;
+    }
+
+    /// Whether the last scrape did not fail to be stored with the same words.
+    pub(super) fn is_news(&self, store_error: &str) -> bool {
+        self.lock().store_error.as_deref() != Some(store_error)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TargetStatus> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a scrape; returns whether the health changed.
-    pub(super) fn note(&self, report: &ScrapeReport, series_over_limit: usize) -> bool {
-        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn note(
+        &self,
+        report: &ScrapeReport,
+        series_over_limit: usize,
+        families: &BTreeMap<Box<str>, Metadata>,
+    ) -> bool {
+        let known = Arc::clone(&self.lock().families);
+        let families = if *known == *families { known } else { Arc::new(families.clone()) };
+        let mut status = self.lock();
+        status.families = families;
         let before = status.health;
         status.health = if report.is_up() { Health::Up } else { Health::Down };
         status.last_error = report.error.clone().unwrap_or_default();

@@ -154,7 +154,7 @@ fn query(pool: &PoolConfig, labels: &LabelSet) -> String {
 }
 
 /// Percent-encoding of a query part.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -10,12 +10,15 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use windrose_proto::time::SystemClock;
+use windrose_store::metrics::MetricStore;
 
 use super::client::{ACCEPT_HEADER, USER_AGENT_HEADER};
+use super::series::tests::{empty_store, stored};
 use super::{EVENTS_WAITING_MAX, Health, ScrapeConfig, ScrapeEvent, ScrapeHandle, Scraped, Scraper};
 use crate::metrics_map::Options;
 
@@ -34,6 +37,7 @@ struct Bench {
     asked: Arc<Mutex<Vec<(Uri, HeaderMap)>>>,
     handle: ScrapeHandle,
     events: mpsc::Receiver<ScrapeEvent>,
+    store: MetricStore,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -41,7 +45,7 @@ struct Bench {
 async fn answer(State(proxy): State<Proxy>, uri: Uri, headers: HeaderMap) -> Response {
     let count = {
         let mut asked = proxy.asked.lock().unwrap();
-        asked.push((uri.clone(), headers));
+        asked.push((uri.clone(), headers.clone()));
         asked.iter().filter(|(before, _)| before.path() == uri.path()).count() as u64
     };
     let text = [("content-type", "text/plain; version=0.0.4")];
@@ -66,9 +70,44 @@ async fn answer(State(proxy): State<Proxy>, uri: Uri, headers: HeaderMap) -> Res
         "/large" => (text, "#".repeat(3 << 20)).into_response(),
         "/html" => ([("content-type", "text/html")], "<html>").into_response(),
         "/broken" => (text, "a 1\nb{\n").into_response(),
+        "/sd" => {
+            let groups = format!(
+                "[{{\"targets\": [{}], \"labels\": {{\"app\": \"found\"}}}}]",
+                headers["host"].to_str().map(|host| format!("\"{host}\"")).unwrap()
+            );
+            ([("content-type", "application/json; charset=utf-8")], groups).into_response()
+        }
+        "/api/v1/namespaces/shop/pods" => pods(&uri, &headers),
         "/slow" => std::future::pending().await,
         _ => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// A cluster with one pod, and another as soon as it is watched. Both are this server.
+fn pods(uri: &Uri, headers: &HeaderMap) -> Response {
+    if headers.get("authorization").is_none_or(|token| token != "Bearer abc") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let port = headers["host"].to_str().unwrap().rsplit_once(':').unwrap().1.to_owned();
+    let pod = |name: &str, version: u32| {
+        format!(
+            "{{\"metadata\": {{\"name\": \"{name}\", \"namespace\": \"shop\", \"resourceVersion\": \"{version}\"}}, \
+             \"spec\": {{\"containers\": [{{\"name\": \"c\", \"ports\": [{{\"containerPort\": {port}}}]}}]}}, \
+             \"status\": {{\"podIP\": \"127.0.0.1\", \"phase\": \"Running\"}}}}"
+        )
+    };
+    let query = uri.query().unwrap_or_default();
+    if !query.contains("watch=1") {
+        let list = format!("{{\"metadata\": {{\"resourceVersion\": \"7\"}}, \"items\": [{}]}}", pod("one", 5));
+        return list.into_response();
+    }
+    assert!(query.starts_with("labelSelector=mesh%3Dyes&") && query.ends_with("&resourceVersion=7"), "{query}");
+    // An event may come in pieces; after it nothing more happens.
+    let event = format!("{{\"type\": \"ADDED\", \"object\": {}}}\n", pod("two", 8));
+    let (first, second) = event.split_at(30);
+    let pieces = [first.to_owned(), second.to_owned()].map(Ok::<_, std::io::Error>);
+    let events = futures::stream::iter(pieces).chain(futures::stream::pending());
+    axum::body::Body::from_stream(events).into_response()
 }
 
 impl Bench {
@@ -90,9 +129,10 @@ impl Bench {
         });
         let config = ScrapeConfig::parse(&yaml.replace("ADDRESS", &address.to_string())).unwrap();
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
-        let (handle, scraper) = Scraper::new(config, Arc::new(SystemClock), sender, Options::default());
+        let store = empty_store().await;
+        let (handle, scraper) = Scraper::new(config, Arc::new(SystemClock), store.clone(), sender, Options::default());
         tasks.spawn(scraper.run(shutdown.clone()));
-        Self { address, asked, handle, events, shutdown, tasks }
+        Self { address, asked, handle, events, store, shutdown, tasks }
     }
 
     async fn event(&mut self) -> ScrapeEvent {
@@ -176,7 +216,7 @@ async fn failures_say_why() {
     let mut errors: BTreeMap<String, String> = BTreeMap::new();
     while errors.len() < 9 {
         let scraped = bench.scraped().await;
-        assert!(scraped.page.is_none() && scraped.counters.is_none());
+        assert!(scraped.counters.is_none());
         errors.insert(scraped.target.pool.job_name.clone(), scraped.report.error.unwrap());
     }
     for (job, error) in [
@@ -205,7 +245,9 @@ async fn packed_pages_and_credentials_work() {
     let mut bench = Bench::start(&format!("scrape_configs:\n{}", job("gzip", "/gzip", more))).await;
     let scraped = bench.scraped().await;
     assert_eq!(scraped.report.error, None);
-    assert_eq!(&scraped.page.unwrap().body[..], b"a 1\nb 2\n");
+    assert_eq!(scraped.report.counts.samples, 2);
+    let series = stored(&bench.store, "b").await;
+    assert!(series[0].starts_with("{__name__=\"b\", app=\"orders\",") && series[0].contains("=2"), "{series:?}");
     let (uri, headers) = bench.asked.lock().unwrap()[0].clone();
     assert_eq!(uri.query(), Some("a=b+c"));
     assert_eq!(headers["authorization"], "Basic dXNlcjpwYXNz");
@@ -242,6 +284,35 @@ async fn a_reload_leaves_unchanged_targets_alone() {
     bench.stop().await;
 }
 
+/// Waits until the last sample of `name` is a marker.
+async fn ended(store: &MetricStore, name: &str) {
+    let is_ended = async {
+        while !stored(store, name).await.first().is_some_and(|line| line.ends_with("=stale")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_ended).await.expect("a marker in time");
+}
+
+#[tokio::test]
+async fn a_target_that_goes_ends_its_series_unless_another_has_them() {
+    let renamed = job("goes", "/gzip", "")
+        .replace("interval: 200ms", "interval: 100ms")
+        .replace("timeout: 200ms", "timeout: 100ms");
+    let mut bench = Bench::start(&format!("scrape_configs:\n{}", job("goes", "/gzip", ""))).await;
+    bench.scraped().await;
+    bench.reload(&format!("scrape_configs:\n{renamed}"));
+    while bench.handle.targets()[0].scrapes < 12 {
+        bench.event().await;
+    }
+    assert!(!stored(&bench.store, "a").await[0].contains("stale"), "the faster target has the same series");
+    bench.reload("scrape_configs: []");
+    while !matches!(bench.event().await, ScrapeEvent::Gone(_)) {}
+    ended(&bench.store, "a").await;
+    ended(&bench.store, "up").await;
+    bench.stop().await;
+}
+
 #[tokio::test]
 async fn files_of_targets_are_followed() {
     let folder = tempfile::tempdir().unwrap();
@@ -269,5 +340,30 @@ async fn files_of_targets_are_followed() {
             ScrapeEvent::Scraped(_) => {}
         }
     }
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_web_service_may_list_targets() {
+    let yaml = "scrape_configs:\n- job_name: sd\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  http_sd_configs: [{url: 'http://ADDRESS/sd', refresh_interval: 100ms}]\n  relabel_configs: [{source_labels: [__meta_url], target_label: url}]\n";
+    let mut bench = Bench::start(yaml).await;
+    let labels = bench.scraped().await.target.labels.clone();
+    assert_eq!((labels["app"].as_str(), labels["url"].clone()), ("found", format!("http://{}/sd", bench.address)));
+    let (_, headers) = bench.asked.lock().unwrap()[0].clone();
+    assert_eq!(headers["accept"], "application/json");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn pods_of_a_cluster_are_followed() {
+    let yaml = "scrape_configs:\n- job_name: pods\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  kubernetes_sd_configs:\n  - role: pod\n    api_server: http://ADDRESS\n    namespaces: {names: [shop]}\n    selectors: [{role: pod, label: mesh=yes}]\n    authorization: {credentials: abc}\n  relabel_configs: [{source_labels: [__meta_kubernetes_pod_name], target_label: pod}]\n";
+    let mut bench = Bench::start(yaml).await;
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 2 {
+        let scraped = bench.scraped().await;
+        assert_eq!(scraped.report.error, None);
+        seen.insert(scraped.target.labels["pod"].clone());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["one", "two"]);
     bench.stop().await;
 }

@@ -1,20 +1,23 @@
 //! The worker of one target: waits for its place in the interval, scrapes, hands on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windrose_proto::time::{Clock, UnixNanos};
-use windrose_proto::wire::CounterBatch;
+use windrose_store::metrics::{Append, AppendError, MetricStore};
 
 use super::client::{self, Answer, Client, FetchError};
-use super::page::{self, ScrapedPage};
+use super::series::{self, Counted, Page, TargetSeries};
 use super::status::StatusCell;
 use super::target::Target;
 use super::{PageCounts, ScrapeEvent, ScrapeReport, Scraped};
-use crate::metrics_map::{self, Options, TargetState};
+use crate::exposition::Dialect;
+use crate::metrics_map::Options;
 
 /// Pages larger than this are taken apart on a blocking thread: 64 KiB take about half a millisecond.
 const INLINE_PAGE_MAX_BYTES: usize = 64 << 10;
@@ -23,6 +26,10 @@ const INLINE_PAGE_MAX_BYTES: usize = 64 << 10;
 /// the time it was due, so that the timestamps of a target are evenly spaced and compress well.
 const ALIGN_MIN: Duration = Duration::from_millis(2);
 
+/// A batch whose series expired is put together anew so often. Once is enough unless the store
+/// lets series go all the time.
+const STORE_ATTEMPTS: usize = 3;
+
 /// Everything a worker needs.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -30,43 +37,59 @@ pub(super) struct Worker {
     /// Why the target cannot be scraped, when its job's settings are at fault.
     pub(super) client: Result<Client, Arc<str>>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) store: MetricStore,
     pub(super) events: mpsc::Sender<ScrapeEvent>,
     pub(super) status: StatusCell,
     pub(super) options: Arc<Options>,
+    /// Another target has taken over the series of this one.
+    pub(super) is_succeeded: Arc<AtomicBool>,
 }
 
-/// What became of a fetched page.
+/// A page that can be read.
+#[derive(Clone, Debug)]
+struct Fetched {
+    body: Bytes,
+    dialect: Dialect,
+}
+
+/// What became of a fetched page. `series` is `None` if it was lost on the way.
 struct Digest {
-    result: Result<(ScrapedPage, Option<CounterBatch>), String>,
-    state: TargetState,
-    series_over_limit: usize,
-    body_bytes: usize,
+    series: Option<Box<TargetSeries>>,
+    page: Option<Fetched>,
+    result: Result<(PageCounts, Counted), String>,
+    append: Append,
 }
 
 impl Worker {
     /// Scrapes until `removed` (the target left the configuration) or `shutdown` (the process ends).
     pub(super) async fn run(self, removed: CancellationToken, shutdown: CancellationToken) {
-        let mut state = TargetState::default();
-        loop {
+        let mut series = Box::<TargetSeries>::default();
+        let missed = loop {
             let due = self.next_due();
             tokio::select! {
                 biased; // Ending comes before scraping once more.
                 () = shutdown.cancelled() => return,
-                () = removed.cancelled() => break,
+                () = removed.cancelled() => break due,
                 () = tokio::time::sleep(Duration::from_nanos(due.since(self.clock.now()))) => {}
             }
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = removed.cancelled() => break,
-                next = self.scrape(due, state) => state = next,
+                next = self.scrape(due, series) => series = next,
             }
-        }
+        };
         // Nobody listens any more when the process ends; then there is nothing to end either.
         let gone = ScrapeEvent::Gone(Arc::clone(&self.target));
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = shutdown.cancelled() => return,
             _sent = self.events.send(gone) => {}
+        }
+        // Time for the target to come back elsewhere; then its series go on.
+        let patience = self.target.interval * 2 + self.target.interval / 10;
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(patience) => self.end(missed, series).await,
         }
     }
 
@@ -77,27 +100,82 @@ impl Worker {
         next_aligned(self.clock.now(), interval, self.target.offset_nanos())
     }
 
-    async fn scrape(&self, due: UnixNanos, state: TargetState) -> TargetState {
+    async fn scrape(&self, due: UnixNanos, series: Box<TargetSeries>) -> Box<TargetSeries> {
         let now = self.clock.now();
         let late = Duration::from_nanos(now.since(due));
         let scraped_at = if late <= ALIGN_MIN.max(self.target.interval / 100) { due } else { now };
         let started = Instant::now();
+        let append = self.store.append(&self.target.pool.tenant);
         let digest = match self.fetch().await {
-            Ok(answer) => self.digest(answer, scraped_at, state).await,
-            Err(error) => Digest { result: Err(error.to_string()), state, series_over_limit: 0, body_bytes: 0 },
+            Ok(answer) => self.digest(answer, scraped_at, series, append).await,
+            Err(error) => Digest { series: Some(series), page: None, result: Err(error.to_string()), append },
         };
-        let (page, counters, error) = match digest.result {
-            Ok((page, counters)) => (Some(page), counters, None),
-            Err(error) => (None, None, Some(error)),
+        let Digest { series, page, result, append } = digest;
+        let mut series = series.unwrap_or_default();
+        let (counts, counted, error) = match result {
+            Ok((counts, counted)) => (counts, counted, None),
+            Err(error) => (PageCounts::default(), Counted::default(), Some(error)),
         };
-        let counts = page.as_ref().map_or(PageCounts::default(), |page| page.counts);
-        let duration = started.elapsed();
-        let report = ScrapeReport { scraped_at, duration, error, counts, body_bytes: digest.body_bytes };
-        self.note(&report, digest.series_over_limit);
-        let scraped = Scraped { target: Arc::clone(&self.target), report, page, counters };
+        let body_bytes = page.as_ref().map_or(0, |page| page.body.len());
+        let report = ScrapeReport { scraped_at, duration: started.elapsed(), error, counts, body_bytes };
+        let append = if report.is_up() {
+            append
+        } else {
+            // What was read before the page turned out bad is not stored.
+            let mut append = self.store.append(&self.target.pool.tenant);
+            series.fail(&self.target, scraped_at, page.is_some(), &mut append);
+            append
+        };
+        self.store(&mut series, append, &report, page.as_ref()).await;
+        self.note(&report, counted.series_over_limit, &series);
+        let scraped = Scraped { target: Arc::clone(&self.target), report, counters: counted.counters };
         // An error means that the consumer has ended, and with it the process.
         let _closed = self.events.send(ScrapeEvent::Scraped(Box::new(scraped))).await;
-        digest.state
+        series
+    }
+
+    /// Stores the batch of a scrape, if need be with series looked up anew.
+    async fn store(&self, series: &mut TargetSeries, append: Append, report: &ScrapeReport, page: Option<&Fetched>) {
+        let mut append = append;
+        for _attempt in 0..STORE_ATTEMPTS {
+            series::report(&self.target, report, &mut append);
+            let error = match append.commit().await {
+                Ok(_) => return self.status.note_stored(None),
+                Err(error) => error,
+            };
+            let AppendError::Expired { series: expired } = &error else {
+                if self.status.is_news(&error.to_string()) {
+                    let job = &self.target.pool.job_name;
+                    tracing::error!(%job, url = %self.target.url, %error, "scraped samples are not stored");
+                }
+                return self.status.note_stored(Some(error.to_string()));
+            };
+            series.expire(expired);
+            append = self.store.append(&self.target.pool.tenant);
+            match page.filter(|_| report.is_up()) {
+                Some(Fetched { body, dialect }) => {
+                    let page = Page { body, dialect: *dialect, scraped_at: report.scraped_at };
+                    if let Err(error) = series.read_again(&self.target, page, &mut append) {
+                        tracing::error!(%error, "a page that was read cannot be read again");
+                        return;
+                    }
+                }
+                None => series.end_rest(&self.target, report.scraped_at, &mut append),
+            }
+        }
+        self.status.note_stored(Some("series expire faster than they are scraped".to_owned()));
+    }
+
+    /// The target is gone for good: its series end where its first scrape is missing.
+    async fn end(&self, missed: UnixNanos, mut series: Box<TargetSeries>) {
+        if self.is_succeeded.load(Ordering::Acquire) {
+            return;
+        }
+        let mut append = self.store.append(&self.target.pool.tenant);
+        series.end(&self.target, missed, &mut append);
+        if let Err(error) = append.commit().await {
+            tracing::warn!(url = %self.target.url, %error, "the end of a target's series is not stored");
+        }
     }
 
     async fn fetch(&self) -> Result<Answer, FetchError> {
@@ -109,27 +187,27 @@ impl Worker {
         }
     }
 
-    async fn digest(&self, answer: Answer, scraped_at: UnixNanos, state: TargetState) -> Digest {
+    async fn digest(&self, answer: Answer, scraped_at: UnixNanos, series: Box<TargetSeries>, append: Append) -> Digest {
         let target = Arc::clone(&self.target);
         let options = Arc::clone(&self.options);
         if !answer.is_gzip && answer.body.len() <= INLINE_PAGE_MAX_BYTES {
-            return digest(&target, &options, answer, scraped_at, state);
+            return digest(&target, &options, answer, scraped_at, series, append);
         }
-        let work = move || digest(&target, &options, answer, scraped_at, state);
+        let work = move || digest(&target, &options, answer, scraped_at, series, append);
         match tokio::task::spawn_blocking(work).await {
             Ok(digest) => digest,
             Err(error) => Digest {
-                result: Err(format!("page could not be taken apart: {error}")),
                 // What was remembered is lost; the next page counts as the first.
-                state: TargetState::default(),
-                series_over_limit: 0,
-                body_bytes: 0,
+                series: None,
+                page: None,
+                result: Err(format!("page could not be taken apart: {error}")),
+                append: self.store.append(&self.target.pool.tenant),
             },
         }
     }
 
-    fn note(&self, report: &ScrapeReport, series_over_limit: usize) {
-        if !self.status.note(report, series_over_limit) {
+    fn note(&self, report: &ScrapeReport, series_over_limit: usize, series: &TargetSeries) {
+        if !self.status.note(report, series_over_limit, series.families()) {
             return;
         }
         let (job, url) = (&self.target.pool.job_name, &self.target.url);
@@ -140,22 +218,23 @@ impl Worker {
     }
 }
 
-fn digest(target: &Target, options: &Options, answer: Answer, scraped_at: UnixNanos, mut state: TargetState) -> Digest {
-    let mut body_bytes = 0;
-    let mut series_over_limit = 0;
-    let take_apart = || -> Result<(ScrapedPage, Option<CounterBatch>), String> {
-        let dialect = client::dialect_of(&answer, &target.pool).map_err(|error| error.to_string())?;
-        let body = client::unpack(answer, target.pool.limits.body_bytes).map_err(|error| error.to_string())?;
-        body_bytes = body.len();
-        let page = page::check(target, body, dialect).map_err(|error| error.to_string())?;
-        let read = metrics_map::Page { body: &page.body, dialect, scraped_at };
-        let observation = metrics_map::observe(&target.identity, &mut state, read, options);
-        series_over_limit = observation.stats.over_limit;
-        let counters = metrics_map::batch::batch(&target.identity, &observation, &options.overrides);
-        Ok((page, counters))
+fn digest(
+    target: &Target,
+    options: &Options,
+    answer: Answer,
+    scraped_at: UnixNanos,
+    mut series: Box<TargetSeries>,
+    mut append: Append,
+) -> Digest {
+    let mut page = None;
+    let take_apart = || -> Result<(PageCounts, Counted), String> {
+        let (body, dialect) = client::page_of(answer, &target.pool).map_err(|error| error.to_string())?;
+        let Fetched { body, dialect } = page.insert(Fetched { body, dialect });
+        let page = Page { body, dialect: *dialect, scraped_at };
+        series.read(target, page, options, &mut append).map_err(|error| error.to_string())
     };
     let result = take_apart();
-    Digest { result, state, series_over_limit, body_bytes }
+    Digest { series: Some(series), page, result, append }
 }
 
 /// The first time after `now` that leaves `offset` when divided by `interval`.

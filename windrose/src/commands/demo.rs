@@ -115,7 +115,9 @@ fn own_target(mut loaded: Loaded, fleet: &Fleet, clock: Arc<dyn Clock>) -> Resul
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failure::new(Exit::Failed, format!("scraping the synthetic proxies: {}", problems.join("; ")))
     })?;
-    let app = App::start(&loaded, Arc::new(OsDisk), clock);
+    // The demo's configuration is made here; there is nothing to read again.
+    let made = loaded.clone();
+    let app = App::start(&loaded, Arc::new(move || Ok(made.clone())), Arc::new(OsDisk), clock);
     let app = app.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?;
     let url = |address: SocketAddr| format!("http://{}", reachable(address));
     Ok(Target {

@@ -1,5 +1,6 @@
 //! `windrose serve`.
 
+use std::io;
 use std::sync::Arc;
 
 use windrose_proto::time::SystemClock;
@@ -10,7 +11,7 @@ use crate::app::App;
 use crate::cli::{Exit, ServeArgs};
 use crate::{logging, output, signals};
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; reads the configuration again on SIGHUP.
 pub(super) fn run(args: &ServeArgs) -> Exit {
     let loaded = match load_config(&args.config) {
         Ok(loaded) => loaded,
@@ -20,23 +21,28 @@ pub(super) fn run(args: &ServeArgs) -> Exit {
         }
     };
     logging::init(&loaded.config.log);
-    let app = match App::start(&loaded, Arc::new(OsDisk), Arc::new(SystemClock)) {
+    let config = args.config.clone();
+    let source = Arc::new(move || load_config(&config));
+    let app = match App::start(&loaded, source, Arc::new(OsDisk), Arc::new(SystemClock)) {
         Ok(app) => app,
         Err(error) => {
             output::error_line(&with_causes(&error));
             return Exit::Failed;
         }
     };
-    let stop = app.ingest().block_on(async { signals::Stop::listen() });
-    let stop = match stop {
-        Ok(stop) => stop,
+    let listening: io::Result<(signals::Stop, signals::Reload)> =
+        app.ingest().block_on(async { Ok((signals::Stop::listen()?, signals::Reload::listen()?)) });
+    let (stop, reload) = match listening {
+        Ok(listening) => listening,
         Err(error) => {
             output::error_line(&format!("cannot wait for signals: {error}"));
             app.shutdown();
             return Exit::Failed;
         }
     };
+    let reloads = app.ingest().spawn(reload.on_each(Arc::clone(app.reloader())));
     app.ingest().block_on(stop.requested());
+    reloads.abort();
     app.shutdown();
     Exit::Ok
 }

@@ -75,7 +75,10 @@ fn the_server_answers_what_the_generator_did() {
     let fleet = Fleet::start(Arc::clone(&clock), &tasks).expect("ports");
     let directory = TempDir::new().expect("a directory");
     let started = clock.now().window_start(LIVE_WINDOW_NANOS);
-    let app = App::start(&config(&directory, &fleet), Arc::new(OsDisk), Arc::clone(&clock)).expect("a server");
+    let loaded = config(&directory, &fleet);
+    let made = loaded.clone();
+    let source = Arc::new(move || Ok(made.clone()));
+    let app = App::start(&loaded, source, Arc::new(OsDisk), Arc::clone(&clock)).expect("a server");
     runtime.block_on(async {
         let otlp = format!("http://{}", app.addresses().otlp_grpc);
         let driver = Driver::new(fleet.clone(), &otlp, 5, 150.0).expect("a driver");

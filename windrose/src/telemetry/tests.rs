@@ -32,6 +32,7 @@ fn telemetry(port: &Arc<PortStats>) -> Telemetry {
         readiness: Readiness::default(),
         started: UnixNanos::from_secs(1_800_000_000),
         receive: Arc::default(),
+        metric_receive: Arc::default(),
         wal: Arc::default(),
         join: Arc::default(),
         maintenance: Arc::default(),

@@ -193,13 +193,6 @@ fn a_series_told_twice_on_a_page_counts_once() {
 }
 
 #[test]
-fn bad_lines_are_counted_and_named() {
-    let seen = sidecar().page(1, "envoy_x{ 1\nenvoy_server_live{} 1\n");
-    assert_eq!((seen.stats.bad_lines, seen.stats.samples), (1, 1));
-    assert_eq!(seen.stats.first_error.as_deref(), Some("expected a label name in line \"envoy_x{ 1\""));
-}
-
-#[test]
 fn spans_are_counted_for_the_proxy_as_a_whole() {
     let page = |sent: u64| {
         format!("envoy_tracing_opentelemetry_spans_sent{{}} {sent}\nenvoy_tracing_opentelemetry_spans_dropped{{}} 0\n")
@@ -232,8 +225,26 @@ proptest! {
     fn any_page_is_survived(pages in prop::collection::vec("([a-z_{}=\",0-9. \n]|envoy_cluster_upstream_rq_total|istio_requests_total|kong_http_status){0,40}", 0..5)) {
         let mut target = sidecar();
         for (number, page) in pages.iter().enumerate() {
-            for edge in target.page(number as u64, page).edges {
+            let Ok(seen) = target.try_page(UnixNanos::from_secs(number as u64), page) else { continue };
+            for edge in seen.edges {
                 prop_assert!(!title(&edge).is_empty());
+            }
+        }
+    }
+
+    /// A page that is refused changes nothing about those around it.
+    #[test]
+    fn refused_pages_leave_no_trace(values in prop::collection::vec((0_u64..1000, any::<bool>(), any::<bool>()), 1..30)) {
+        let (mut disturbed, mut quiet) = (sidecar(), sidecar());
+        for (number, (value, is_refused, has_more)) in values.into_iter().enumerate() {
+            let at = UnixNanos::from_secs(number as u64);
+            let more = if has_more { rq(503, value) } else { String::new() };
+            if is_refused {
+                disturbed.try_page(at, &format!("{more}{}broken", rq(504, value))).unwrap_err();
+            } else {
+                let page = format!("{}{more}", rq(200, value));
+                let (one, other) = (disturbed.page_at(at, &page), quiet.page_at(at, &page));
+                prop_assert_eq!(one.edges, other.edges);
             }
         }
     }

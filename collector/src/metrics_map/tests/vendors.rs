@@ -547,7 +547,6 @@ fn pages_of_every_proxy_are_mapped() {
         let stats = target.page(2, &text);
         assert!(stats.stats.mapped >= least, "{page}: {:?}", stats.stats);
         assert!(!stats.edges.is_empty(), "{page} tells of no edge");
-        assert_eq!(stats.stats.bad_lines, 0, "{page}: {:?}", stats.stats.first_error);
     }
     if seen == 0 {
         println!("skipped: the collection of proxies' pages is not here");

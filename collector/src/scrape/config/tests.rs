@@ -59,11 +59,11 @@ fn check_errors(yaml: &str, expect: &[&str]) {
 #[test]
 fn every_key_that_is_not_understood_is_named() {
     check_errors(
-        "global: {external_labels: {a: b}, colour: red}\nscrape_configs:\n- job_name: a\n  kubernetes_sd_configs: []\n  scrape_intervall: 5s\n- job_name: b\n  proxy_url: http://x\n",
+        "global: {external_labels: {a: b}, colour: red}\nscrape_configs:\n- job_name: a\n  consul_sd_configs: []\n  scrape_intervall: 5s\n- job_name: b\n  proxy_url: http://x\n",
         &[
             "global: `colour` is not a key of Prometheus' configuration",
             "global: `external_labels` is not supported yet; remove it, or scrape this job elsewhere",
-            "scrape_configs[0]: `kubernetes_sd_configs` is not supported yet; remove it, or scrape this job elsewhere",
+            "scrape_configs[0]: `consul_sd_configs` is not supported yet; remove it, or scrape this job elsewhere",
             "scrape_configs[0]: `scrape_intervall` is not a key of Prometheus' configuration",
             "scrape_configs[1]: `proxy_url` is not supported yet; remove it, or scrape this job elsewhere",
         ],

@@ -1,0 +1,113 @@
+//! A request's samples on their way into a batch of the metric store, and the count of those that
+//! do not get there.
+
+use windrose_proto::metric::{Exemplar, Labels, Metadata};
+use windrose_proto::time::UnixNanos;
+use windrose_store::metrics::{Append, AppendReport};
+
+use super::metric_stats::{MetricProtocolStats, SampleReject};
+use crate::decode::{RemoteSeries, RemoteSink};
+
+/// Samples may state times up to so far ahead, as with Prometheus: beyond that a clock is wrong.
+const FUTURE_MAX_MILLIS: i64 = 10 * 60 * 1000;
+
+/// A batch being filled.
+#[derive(Debug)]
+pub(super) struct MetricBatch {
+    pub(super) append: Append,
+    pub(super) rejected: Rejected,
+    latest_ms: i64,
+}
+
+/// Samples that are not stored, by reason, and the first of them in words.
+#[derive(Debug, Default)]
+pub(super) struct Rejected {
+    counts: [u64; SampleReject::ALL.len()],
+    first: Option<String>,
+}
+
+impl MetricBatch {
+    pub(super) fn new(append: Append, now: UnixNanos) -> Self {
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        Self { append, rejected: Rejected::default(), latest_ms: now.saturating_add(FUTURE_MAX_MILLIS) }
+    }
+}
+
+impl Rejected {
+    pub(super) fn count(&mut self, reason: SampleReject, samples: u64, cause: impl FnOnce() -> String) {
+        if samples == 0 {
+            return;
+        }
+        self.counts[reason as usize] += samples;
+        if self.first.is_none() {
+            self.first = Some(cause());
+        }
+    }
+
+    /// Adds what the store found out.
+    pub(super) fn count_report(&mut self, report: AppendReport) {
+        let conflict = || "another value is stored for the same series and time".to_owned();
+        self.count(SampleReject::Conflict, report.conflicts, conflict);
+        self.count(SampleReject::OutOfBounds, report.too_old, || "a time outside the years 1677 to 2262".to_owned());
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    pub(super) fn book(&self, stats: &MetricProtocolStats) {
+        for (reason, count) in SampleReject::ALL.iter().zip(self.counts) {
+            stats.count_rejected(*reason, count);
+        }
+    }
+
+    /// `3 samples not stored (2 bad_labels, 1 conflict), the first: no metric name in {…}`
+    pub(super) fn summary(&self) -> String {
+        let mut text = format!("{} samples not stored (", self.total());
+        let counts = SampleReject::ALL.iter().zip(self.counts).filter(|(_, count)| *count > 0);
+        for (place, (reason, count)) in counts.enumerate() {
+            text.push_str(&format!("{}{count} {}", if place == 0 { "" } else { ", " }, reason.as_str()));
+        }
+        text.push_str(&format!("), the first: {}", self.first.as_deref().unwrap_or_default()));
+        text
+    }
+}
+
+impl RemoteSink for MetricBatch {
+    fn series(&mut self, series: &RemoteSeries<'_>) {
+        let count = series.samples.len() as u64;
+        let labels = match &series.labels {
+            Ok(labels) => labels,
+            Err(problem) => {
+                let all = count + series.histograms;
+                return self.rejected.count(SampleReject::BadLabels, all, || (*problem).to_owned());
+            }
+        };
+        let name = || Labels::from_pairs(labels.iter().copied()).to_string();
+        self.rejected.count(SampleReject::NativeHistogram, series.histograms, || {
+            format!("native histograms are not stored: {}", name())
+        });
+        let reference = match self.append.series_of(labels) {
+            Ok(reference) => reference,
+            Err(limit) => return self.rejected.count(SampleReject::SeriesLimit, count, || limit.to_string()),
+        };
+        for (timestamp_ms, value) in &series.samples {
+            if *timestamp_ms > self.latest_ms {
+                self.rejected.count(SampleReject::TooNew, 1, || {
+                    format!("time {timestamp_ms} ms is more than ten minutes ahead: {}", name())
+                });
+            } else {
+                self.append.sample(reference, *timestamp_ms, *value);
+            }
+        }
+        for exemplar in &series.exemplars {
+            let labels = Labels::from_pairs(exemplar.labels.iter().copied());
+            let exemplar = Exemplar { labels, value: exemplar.value, timestamp: exemplar.timestamp_ms };
+            self.append.exemplar(reference, exemplar);
+        }
+    }
+
+    fn metadata(&mut self, family: &str, metadata: Metadata) {
+        self.append.metadata(family, &metadata);
+    }
+}

@@ -1,0 +1,125 @@
+//! What came in as pushed metrics and what became of it, as plain counters that the process exports.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use windrose_proto::reject::RejectReason;
+
+macro_rules! words {
+    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])* $name:ident => $wire:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $type { $($(#[$doc])* $name,)+ }
+
+        impl $type {
+            /// Every value, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The word used in metrics, logs and answers.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $wire,)+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// How metrics are pushed.
+    MetricProtocol {
+        RemoteWrite => "remote_write",
+    }
+}
+
+words! {
+    /// Why a sample of an accepted request is not stored.
+    SampleReject {
+        /// Its labels name no series.
+        BadLabels => "bad_labels",
+        /// The store refused its series: too many, or labels too long.
+        SeriesLimit => "series_limit",
+        /// Its time lies too far in the future.
+        TooNew => "too_new",
+        /// Its time is outside what can be stored.
+        OutOfBounds => "out_of_bounds",
+        /// Another value is stored for the same series and time.
+        Conflict => "conflict",
+        /// A native histogram, which is not stored.
+        NativeHistogram => "native_histogram",
+    }
+}
+
+/// Counters of one protocol. All only grow.
+#[derive(Debug, Default)]
+pub struct MetricProtocolStats {
+    requests: AtomicU64,
+    body_bytes: AtomicU64,
+    samples: AtomicU64,
+    refused_requests: [AtomicU64; RejectReason::ALL.len()],
+    rejected_samples: [AtomicU64; SampleReject::ALL.len()],
+}
+
+/// Counters of all protocols.
+#[derive(Debug, Default)]
+pub struct MetricReceiveStats {
+    protocols: [MetricProtocolStats; MetricProtocol::ALL.len()],
+}
+
+impl MetricReceiveStats {
+    /// The counters of one protocol.
+    #[must_use]
+    pub fn protocol(&self, protocol: MetricProtocol) -> &MetricProtocolStats {
+        &self.protocols[protocol as usize]
+    }
+}
+
+impl MetricProtocolStats {
+    /// Requests, whatever became of them.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of request bodies as they came over the wire.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Samples acknowledged: they are in the log.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// Requests refused as a whole for `reason`.
+    #[must_use]
+    pub fn refused_requests(&self, reason: RejectReason) -> u64 {
+        self.refused_requests[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Samples of accepted requests that are not stored.
+    #[must_use]
+    pub fn rejected_samples(&self, reason: SampleReject) -> u64 {
+        self.rejected_samples[reason as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_body(&self, bytes: usize) {
+        self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_samples(&self, samples: u64) {
+        self.samples.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_refused_request(&self, reason: RejectReason) {
+        self.refused_requests[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_rejected(&self, reason: SampleReject, samples: u64) {
+        self.rejected_samples[reason as usize].fetch_add(samples, Ordering::Relaxed);
+    }
+}
