@@ -12,79 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message as _;
 use tokio::task::JoinSet;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use windrose_tests::capture::{Capture, Message};
-use windrose_tests::places;
 use windrose_tests::raw_codec::RawCodec;
-use windrose_tests::replay::{Plan, shift_to_now};
+use windrose_tests::recorded::{Batch, EXPORT, batches};
 use windrose_tests::server::{Home, TestServer};
 
-const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// What the kernel counts CPU time in, on every Linux that we know.
 const TICKS_PER_SECOND: f64 = 100.0;
-
-/// A request whose traces can be made new in place.
-struct Batch {
-    body: Vec<u8>,
-    spans: u64,
-    /// Where the trace ids stand in the body.
-    ids: Vec<usize>,
-}
-
-impl Batch {
-    fn new(request: &ExportTraceServiceRequest) -> Self {
-        let body = request.encode_to_vec();
-        let spans =
-            request.resource_spans.iter().flat_map(|resource| &resource.scope_spans).flat_map(|scope| &scope.spans);
-        let mut ids: Vec<usize> = Vec::new();
-        let mut count = 0;
-        for span in spans {
-            count += 1;
-            // Field 1, 16 bytes: a span begins with its trace id.
-            let needle = [&[0x0a, 16], span.trace_id.as_slice()].concat();
-            let places = body.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle);
-            ids.extend(places.map(|(place, _)| place + 2));
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        Self { body, spans: count, ids }
-    }
-
-    /// The body with other trace ids for every round.
-    fn body(&self, round: u64) -> Bytes {
-        let mut body = self.body.clone();
-        for place in &self.ids {
-            for (byte, mask) in body[*place..].iter_mut().zip(round.to_le_bytes()) {
-                *byte ^= mask;
-            }
-        }
-        body.into()
-    }
-}
-
-/// The recorded spans in requests of about `size` spans.
-fn batches(size: usize) -> Vec<Batch> {
-    let capture = Capture::load(&places::capture("full"));
-    let mut batches = Vec::new();
-    let mut open = ExportTraceServiceRequest::default();
-    let mut spans = 0;
-    for message in Plan::new(&capture, shift_to_now(&capture)).into_messages() {
-        let Message::Otlp(request) = message else { continue };
-        spans += request.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum::<usize>();
-        open.resource_spans.extend(request.resource_spans);
-        if spans >= size {
-            batches.push(Batch::new(&std::mem::take(&mut open)));
-            spans = 0;
-        }
-    }
-    batches
-}
 
 async fn send(
     channel: Channel,

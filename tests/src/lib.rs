@@ -1,8 +1,9 @@
 //! The product as a black box: what a test needs to run it, feed it and judge what it answers.
 //!
 //! Nothing here links the product. [`server`] runs the real binary on ports of its own and a data directory of its own,
-//! [`client`] speaks HTTP to it, [`capture`], [`replay`] and [`pages`] feed it what real Envoys once sent and served,
-//! [`synthetic`] makes spans where a capture would be too much, [`load`] millions of them, [`truth`] and [`oracle`] say what must come out,
+//! [`client`] speaks HTTP to it, [`capture`], [`replay`], [`recorded`] and [`pages`] feed it what real Envoys once sent and served,
+//! [`synthetic`] makes spans where a capture would be too much, [`load`] millions of them, [`senders`] remembers what was
+//! acknowledged of them, [`truth`] and [`oracle`] say what must come out,
 //! [`topology`] reads what did, and [`wait`] holds the only place that lets time pass.
 //!
 //! Invariants: no test sleeps, it waits on a condition with a deadline; every port is picked by the system; every
@@ -16,7 +17,9 @@ pub mod oracle;
 pub mod pages;
 pub mod places;
 pub mod raw_codec;
+pub mod recorded;
 pub mod replay;
+pub mod senders;
 pub mod server;
 pub mod synthetic;
 pub mod topology;

@@ -47,7 +47,16 @@ impl Home {
     /// When no directory can be made.
     #[must_use]
     pub fn new(more: &str) -> Self {
-        let directory = TempDir::with_prefix("windrose-test-").expect("a temporary directory");
+        Self::new_in(&std::env::temp_dir(), more)
+    }
+
+    /// The same, in a directory below `place`.
+    ///
+    /// # Panics
+    /// When no directory can be made.
+    #[must_use]
+    pub fn new_in(place: &Path, more: &str) -> Self {
+        let directory = TempDir::with_prefix_in("windrose-test-", place).expect("a temporary directory");
         let home = Self { directory: Arc::new(directory), variables: Vec::new() };
         let data = home.data();
         let config = format!(

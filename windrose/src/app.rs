@@ -124,6 +124,7 @@ impl App {
         let ops = ops::router(Arc::new(Ops {
             readiness: readiness.clone(),
             telemetry,
+            wal: Arc::clone(pipeline.wal_stats()),
             started: clock.now(),
             clock: Arc::clone(&clock),
             reloader: Arc::clone(&reloader),
@@ -148,18 +149,8 @@ impl App {
             tracing::info!(port = port.name, address = %port.address, "listening");
             port.serve(router, stats, config.drain_timeout, &serving).map_err(StartError::Serve)?;
         }
-        let app = Self {
-            addresses,
-            readiness,
-            serving,
-            scraping,
-            reloader,
-            maintenance,
-            metrics,
-            pipeline,
-            ingest,
-            query,
-        };
+        let app =
+            Self { addresses, readiness, serving, scraping, reloader, maintenance, metrics, pipeline, ingest, query };
         app.watch_recovery(recovery);
         Ok(app)
     }

@@ -1,6 +1,7 @@
 //! The operations' part of the HTTP port: health, our own metrics, what is running.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,6 +11,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 use windrose_proto::time::{Clock, UnixNanos};
+use windrose_store::wal::WalStats;
 
 use crate::readiness::Readiness;
 use crate::reload::{Reloaded, Reloader};
@@ -23,6 +25,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub(crate) struct Ops {
     pub readiness: Readiness,
     pub telemetry: Telemetry,
+    pub wal: Arc<WalStats>,
     pub started: UnixNanos,
     pub clock: Arc<dyn Clock>,
     pub reloader: Arc<Reloader>,
@@ -43,10 +46,13 @@ pub(crate) fn router(ops: Arc<Ops>) -> Router {
         .with_state(ops)
 }
 
+/// Lag does not make it unready: everything is taken in, and answers are complete up to some moment ago. It is said
+/// all the same, for whoever looks why the newest spans are missing.
 async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
+    let lag = lag_line(ops.wal.lag_bytes.load(Ordering::Relaxed));
     match ops.readiness.check() {
-        Ok(()) => "ready\n".into_response(),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+        Ok(()) => format!("ready\n{lag}").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n{lag}")).into_response(),
     }
 }
 
@@ -56,6 +62,11 @@ async fn ready(State(ops): State<Arc<Ops>>) -> Response {
         Ok(()) => "Prometheus Server is Ready.\n".into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable").into_response(),
     }
+}
+
+/// What the joiner has still before it, in words; nothing when it keeps up.
+fn lag_line(lag_bytes: u64) -> String {
+    if lag_bytes == 0 { String::new() } else { format!("{lag_bytes} bytes of the log are not joined yet\n") }
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
@@ -115,6 +126,7 @@ async fn runtimeinfo(State(ops): State<Arc<Ops>>) -> Response {
         "GODEBUG": "",
         "storageRetention": "",
         "ready": ops.readiness.check().is_ok(),
+        "walLagBytes": ops.wal.lag_bytes.load(Ordering::Relaxed),
     }))
 }
 
@@ -125,4 +137,15 @@ fn rfc3339(at: UnixNanos) -> String {
 
 fn success(data: &serde_json::Value) -> Response {
     Json(json!({"status": "success", "data": data})).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lag_line;
+
+    #[test]
+    fn lag_is_said_when_there_is_any() {
+        assert_eq!(lag_line(0), "");
+        assert_eq!(lag_line(4096), "4096 bytes of the log are not joined yet\n");
+    }
 }

@@ -83,6 +83,9 @@ metrics! {
     WalSegments: Gauge "windrose_wal_segments", "files of the log";
     WalLagBytes: Gauge "windrose_wal_lag_bytes", "bytes committed but not joined yet";
     WalDamagedBytes: Counter "windrose_wal_damaged_bytes", "acknowledged bytes that could not be read back: data is lost";
+    WalTornBytes: Counter "windrose_wal_torn_bytes", "bytes of writes that a crash cut short, never acknowledged";
+    SealFailures: Counter "windrose_seal_failures", "seals that failed; each is repeated, and the log is kept meanwhile";
+    TablesQuarantinedFiles: Gauge "windrose_tables_quarantined_files", "sealed files that are damaged and left out of answers";
     JoinStoredSpans: Counter "windrose_join_stored_spans", "distinct spans joined and stored";
     JoinDuplicateSpans: Counter "windrose_join_duplicate_spans", "spans that were stored already";
     JoinLateSpans: Counter "windrose_join_late_spans", "spans that came after their trace had been settled";
@@ -290,6 +293,9 @@ impl Sources {
             Metric::WalSegments => one(loaded(&wal.segments)),
             Metric::WalLagBytes => one(loaded(&wal.lag_bytes)),
             Metric::WalDamagedBytes => one(loaded(&wal.damaged_bytes)),
+            Metric::WalTornBytes => one(loaded(&wal.torn_bytes)),
+            Metric::SealFailures => one(join.seal_failures()),
+            Metric::TablesQuarantinedFiles => one(join.quarantined_files()),
             Metric::JoinStoredSpans => one(counts.spans_stored),
             Metric::JoinDuplicateSpans => one(counts.spans_duplicate),
             Metric::JoinLateSpans => one(counts.spans_late),

@@ -4,6 +4,7 @@
 //! and is repeated with the same number until it succeeds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use windrose_proto::time::UnixNanos;
 use windrose_store::sealed::{SealError, SealInput, SealPart, Sealed, SealedCatalog};
 use windrose_store::wal::WalPosition;
 
+use super::worker::JoinStats;
 use crate::join::joiner::SealBatch;
 
 /// Wait before a failed seal is repeated.
@@ -48,6 +50,7 @@ pub(super) struct Sealer {
     pub(super) next_number: u64,
     pub(super) last: UnixNanos,
     pub(super) under_way: Option<UnderWay>,
+    pub(super) stats: Arc<JoinStats>,
 }
 
 pub(super) struct UnderWay {
@@ -130,6 +133,7 @@ impl Sealer {
             Ok(Ok(catalog)) => self.finish(catalog),
             Ok(Err(error)) => {
                 tracing::error!(error = %error, source = ?std::error::Error::source(&error), seal = under_way.number, "sealing failed; the rows stay in memory and in the log, and the seal is repeated");
+                self.stats.seal_failures.fetch_add(1, Ordering::Relaxed);
                 under_way.repeat_at = Some(now.plus(RETRY_AFTER));
                 None
             }
@@ -138,6 +142,7 @@ impl Sealer {
                     seal = under_way.number,
                     "the seal's task ended without a result; the seal is repeated"
                 );
+                self.stats.seal_failures.fetch_add(1, Ordering::Relaxed);
                 under_way.repeat_at = Some(now.plus(RETRY_AFTER));
                 None
             }

@@ -76,6 +76,7 @@ impl Stages {
                 next_number: recovered.map_or(1, |seal| seal.seal_number + 1),
                 last: now,
                 under_way: None,
+                stats: Arc::clone(&join_stats),
             },
             log: Arc::clone(&log),
             closing: Arc::clone(&closing),

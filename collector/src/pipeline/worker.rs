@@ -29,6 +29,8 @@ pub struct JoinStats {
     sums: Mutex<(JoinCounts, JoinGauges)>,
     /// Records that could not be read back from the log and are not in any answer.
     unreadable_records: AtomicU64,
+    pub(super) seal_failures: AtomicU64,
+    quarantined_files: AtomicU64,
 }
 
 impl JoinStats {
@@ -42,6 +44,18 @@ impl JoinStats {
     #[must_use]
     pub fn unreadable_records(&self) -> u64 {
         self.unreadable_records.load(Ordering::Relaxed)
+    }
+
+    /// Seals that failed; each is repeated until it comes through.
+    #[must_use]
+    pub fn seal_failures(&self) -> u64 {
+        self.seal_failures.load(Ordering::Relaxed)
+    }
+
+    /// Sealed files that are damaged and left out of answers, as of the last tick.
+    #[must_use]
+    pub fn quarantined_files(&self) -> u64 {
+        self.quarantined_files.load(Ordering::Relaxed)
     }
 }
 
@@ -208,6 +222,8 @@ impl Worker {
             self.sealer.begin(batches, self.consumer.position(), now);
         }
         *self.stats.sums.lock().unwrap_or_else(PoisonError::into_inner) = (self.joiner.counts(), self.joiner.gauges());
+        let quarantined = self.sealer.sealed.catalog().quarantined().len() as u64;
+        self.stats.quarantined_files.store(quarantined, Ordering::Relaxed);
         if self.consumer.position() >= self.replay_until {
             self.caught_up.store(true, Ordering::Release);
         }

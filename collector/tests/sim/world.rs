@@ -14,15 +14,17 @@ use windrose_collector::normalise::overrides::Overrides;
 use windrose_collector::pipeline::{PipelineConfig, SealPolicy, Stages, StartError, TablesConfig};
 use windrose_collector::receive::{Intake as _, IntakeError, Submission};
 use windrose_proto::model::IngestProtocol;
-use windrose_proto::time::{Clock as _, ManualClock, UnixNanos};
+use windrose_proto::time::{Clock as _, ManualClock, TimeRange, UnixNanos};
 use windrose_store::disk::{Disk as _, PowerCut, SimDisk};
+use windrose_store::sealed::TenantCatalog;
+use windrose_store::tables::{Table, spans};
 use windrose_store::wal::WalConfig;
 
 use crate::load::Message;
 use crate::oracle::{Key, Oracle};
 
 /// When the world begins: 2027.
-const START: UnixNanos = UnixNanos(1_800_000_000_000_000_000);
+pub(crate) const START: UnixNanos = UnixNanos(1_800_000_000_000_000_000);
 
 /// Where the process keeps its data.
 const DATA: &str = "/data";
@@ -84,7 +86,11 @@ impl World {
     pub(crate) fn start(&mut self) {
         for _ in 0..STARTS_MAX {
             match self.try_start() {
-                Ok(()) => return,
+                Ok(()) => {
+                    let recovery = self.stages().pipeline().recovery();
+                    assert_eq!(recovery.damages, [], "a crash is no damage");
+                    return;
+                }
                 Err(_) => {
                     self.figures.failed_starts += 1;
                     if self.disk.is_halted() {
@@ -103,10 +109,37 @@ impl World {
         let disk = Arc::new(self.disk.process());
         let handle = self.runtime.handle().clone();
         let opening = Stages::open(config(), disk, Arc::new(self.clock.clone()), handle);
-        let stages = self.runtime.block_on(opening)?;
-        assert_eq!(stages.pipeline().recovery().damages, [], "a crash is no damage");
-        self.stages = Some(stages);
+        self.stages = Some(self.runtime.block_on(opening)?);
         Ok(())
+    }
+
+    /// Another process on the same directory.
+    pub(crate) fn start_second(&self) -> Result<Stages, StartError> {
+        let disk = Arc::new(self.disk.process());
+        let handle = self.runtime.handle().clone();
+        self.runtime.block_on(Stages::open(config(), disk, Arc::new(self.clock.clone()), handle))
+    }
+
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// How many rows readers get of a sealed table.
+    pub(crate) fn rows(&self, sealed: &TenantCatalog, table: Table) -> usize {
+        self.runtime.block_on(async {
+            match table {
+                Table::Spans => {
+                    let mut rows = 0;
+                    for segment in sealed.segments(Table::Spans) {
+                        rows += segment.read_rows(spans::from_batch).await.unwrap().len();
+                    }
+                    rows
+                }
+                Table::Hops => sealed.read_hops(TimeRange::ALL).await.unwrap().len(),
+                Table::Requests => sealed.read_requests(TimeRange::ALL).await.unwrap().len(),
+                Table::Edges => sealed.read_edges(TimeRange::ALL).await.unwrap().len(),
+            }
+        })
     }
 
     pub(crate) fn stages(&mut self) -> &mut Stages {
@@ -205,7 +238,7 @@ impl World {
         assert_eq!(stages.pipeline().sealed().catalog().quarantined(), []);
     }
 
-    fn lag_bytes(&mut self) -> u64 {
+    pub(crate) fn lag_bytes(&mut self) -> u64 {
         self.stages().pipeline().wal_stats().lag_bytes.load(Ordering::Relaxed)
     }
 

@@ -321,8 +321,7 @@ impl Sealed {
     /// Decides the seal.
     async fn write_record(&self, record: &SealRecord) -> Result<(), SealError> {
         let path = SealRecord::path(&self.writer, record.seal);
-        let text = serde_json::to_vec(record).expect("a record is made of texts and numbers");
-        match self.put(&path, text.into(), PutMode::Create).await {
+        match self.put(&path, record.encode().into(), PutMode::Create).await {
             Err(SealError::Store { source: object_store::Error::AlreadyExists { .. }, .. }) => {
                 // Object store clients repeat requests whose answer was lost.
                 match self.read_record(record.seal).await? {
@@ -424,7 +423,7 @@ impl Sealed {
     async fn read_record_at(&self, path: Path) -> Result<Option<SealRecord>, SealError> {
         let read = async { self.store.get(&path).await?.bytes().await };
         match read.await {
-            Ok(text) => match serde_json::from_slice(&text) {
+            Ok(content) => match SealRecord::decode(&content) {
                 Ok(record) => Ok(Some(record)),
                 Err(source) => Err(SealError::DamagedRecord { path, source }),
             },

@@ -9,11 +9,11 @@ use windrose_tests::capture::Capture;
 use windrose_tests::client::Http;
 use windrose_tests::places;
 use windrose_tests::replay::{Plan, shift_to_now};
+use windrose_tests::senders::Senders;
 use windrose_tests::server::{Home, TestServer};
 use windrose_tests::truth::{Tracer, Truth};
 use windrose_tests::wait::until;
 
-use crate::durability::Load;
 use crate::support::{SHOWN_WITHIN, topology_of, window};
 
 const TABLES: [&str; 4] = ["spans", "hops", "requests", "edges"];
@@ -106,7 +106,7 @@ async fn small_files_are_merged_and_no_answer_changes() {
     let home = Home::new(
         "join:\n  settle_after: 300ms\n  tick: 100ms\nseal:\n  interval: 200ms\ncompaction:\n  interval: 300ms\n",
     );
-    let load = Load::default();
+    let load = Senders::default();
     let server = home.start().await;
     let mut senders = load.start(&server);
     until("files to be merged", SHOWN_WITHIN * 2, async || {
@@ -117,8 +117,8 @@ async fn small_files_are_merged_and_no_answer_changes() {
     server.kill().await;
     while senders.join_next().await.is_some() {}
     let server = home.start().await;
-    let requests = load.spans_there_once(&server.http(), SHOWN_WITHIN).await;
-    load.edges_there_once(&server.http(), requests, SHOWN_WITHIN).await;
+    let requests = load.all_stored_once(&server.http()).await;
+    load.edges_count_once(&server.http(), requests).await;
     assert_eq!(server.metric("windrose_maintenance_failures_total{step=\"compaction\"}").await, 0.0);
 }
 
@@ -159,9 +159,12 @@ async fn damage_is_named() {
     assert!(server.ended().await.success());
     let file = data_file(&home, "requests");
     let mut content = std::fs::read(&file).unwrap();
-    // As much as whole pages: a few bytes inside a page may still decode to something.
-    let third = content.len() / 3;
-    content[third..2 * third].fill(0xa5);
+    // Half of what lies before the footer, which the last eight bytes say the length of: whole pages, because a few bytes
+    // inside a page may still decode to something.
+    let (rest, _magic) = content.split_last_chunk::<4>().unwrap();
+    let (data, length) = rest.split_last_chunk::<4>().unwrap();
+    let pages = data.len() - u32::from_le_bytes(*length) as usize;
+    content[4..pages / 2].fill(0xa5);
     std::fs::write(&file, content).unwrap();
 
     let shown = inspect(&["segment"], &file);

@@ -71,6 +71,11 @@ windrose_join_traces counter
 windrose_join_unreadable_records counter
 windrose_join_unsealed_rows gauge
 windrose_maintenance_failures counter
+windrose_metric_receive_body_bytes counter
+windrose_metric_receive_refused_requests counter
+windrose_metric_receive_rejected_samples counter
+windrose_metric_receive_requests counter
+windrose_metric_receive_samples counter
 windrose_metrics_active_series gauge
 windrose_metrics_block_bytes gauge
 windrose_metrics_block_changes counter
@@ -96,6 +101,8 @@ windrose_receive_spans counter
 windrose_retention_bytes counter
 windrose_retention_files counter
 windrose_scrape_targets gauge
+windrose_seal_failures counter
+windrose_tables_quarantined_files gauge
 windrose_vacuum_files counter
 windrose_wal_appended_bytes counter
 windrose_wal_appended_records counter
@@ -108,6 +115,7 @@ windrose_wal_segments gauge
 windrose_wal_sync_max_seconds gauge
 windrose_wal_sync_seconds counter
 windrose_wal_syncs counter
+windrose_wal_torn_bytes counter
 ";
 
 #[test]

@@ -115,8 +115,7 @@ async fn vacuum_deletes_what_a_crash_left_but_not_what_a_seal_decided() {
     let decided = "hops/tenant=default/date=2026-11-20/b-000000000001.parquet";
     store.put(&Path::from(decided), "decided".into()).await.unwrap();
     let record = format!(
-        r#"{{"seal":1,"at":0,"wal_segment":1,"wal_offset":1,"open_traces":{{}},"files":{{"hops":[{{"path":"{}",
-        "partitionValues":{{}},"size":7,"modificationTime":0,"dataChange":true}}]}}}}"#,
+        r#"{{"seal":1,"at":0,"wal_segment":1,"wal_offset":1,"open_traces":{{}},"files":{{"hops":[{{"path":"{}","partitionValues":{{}},"size":7,"modificationTime":0,"dataChange":true}}]}}}}"#,
         &decided[5..]
     );
     store.put(&Path::from("_seals/b/000000000001.json"), record.into()).await.unwrap();
