@@ -76,6 +76,28 @@ impl Value {
 }
 
 impl Attributes {
+    /// Bytes the keys and values hold in memory, without those inside of arrays and maps, which are rare.
+    #[must_use]
+    pub fn heap_estimate_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<KeyValue>() + self.text_bytes()
+    }
+
+    /// Bytes of the keys and values themselves: about what the attributes took of the body they came in.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let texts = self.0.iter().map(|entry| {
+            let value = match &entry.value {
+                Value::Str(text) => text.len(),
+                Value::Bytes(bytes) => bytes.len(),
+                Value::Array(values) => values.len() * size_of::<Value>(),
+                Value::Map(entries) => entries.len() * size_of::<KeyValue>(),
+                Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) => 0,
+            };
+            entry.key.len() + value
+        });
+        texts.sum()
+    }
+
     /// The value of `key`; the first one when a sender repeats a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {

@@ -127,6 +127,16 @@ impl Span {
         self.end.since(self.start)
     }
 
+    /// Bytes this span holds in memory, resource and scope not counted, which others share.
+    #[must_use]
+    pub fn heap_estimate_bytes(&self) -> usize {
+        let events: usize =
+            self.events.iter().map(|event| size_of::<Event>() + event.attributes.heap_estimate_bytes()).sum();
+        let links: usize =
+            self.links.iter().map(|link| size_of::<Link>() + link.attributes.heap_estimate_bytes()).sum();
+        size_of::<Self>() + self.name.len() + self.attributes.heap_estimate_bytes() + events + links
+    }
+
     /// Whether the parent is in another process; `None` when the sender does not say.
     #[must_use]
     pub const fn parent_is_remote(&self) -> Option<bool> {

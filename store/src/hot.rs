@@ -79,6 +79,13 @@ impl HotTables {
         self.span_rows() + hops + requests + edges
     }
 
+    /// Bytes the rollup cells hold in memory.
+    #[must_use]
+    pub fn edge_bytes(&self) -> usize {
+        let cells: usize = self.edges.values().map(|window| window.len()).sum();
+        cells * size_of::<EdgeStats>()
+    }
+
     /// The rows of one trace.
     pub fn spans_of_trace(&self, trace: TraceId) -> impl Iterator<Item = &SpanRow> {
         self.spans.iter().flat_map(move |chunk| chunk.of_trace(trace))

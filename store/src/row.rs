@@ -17,6 +17,14 @@ pub struct SpanRow {
     pub arrived: UnixNanos,
 }
 
+impl SpanRow {
+    /// Bytes the row holds in memory.
+    #[must_use]
+    pub fn heap_estimate_bytes(&self) -> usize {
+        size_of::<Self>() + self.span.heap_estimate_bytes() + self.normal.heap_estimate_bytes()
+    }
+}
+
 /// A hop of a settled trace. Rows of the same trace with a smaller revision are superseded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HopRow {

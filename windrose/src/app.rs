@@ -245,7 +245,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
         },
         overrides: config.join.overrides.clone(),
         tick: config.join.tick,
-        seal: SealPolicy { interval: config.seal.interval, max_rows: config.seal.max_rows },
+        seal: SealPolicy { interval: config.seal.interval, max_bytes: config.seal.max_bytes.as_usize() },
     }
 }
 

@@ -75,8 +75,8 @@ pub const DEFAULT_JOIN_TICK: Duration = Duration::from_secs(1);
 
 /// Files of a minute would be many and small; an hour would keep an hour in memory.
 pub const DEFAULT_SEAL_INTERVAL: Duration = Duration::from_secs(300);
-/// Bounds what is in memory between two seals: about 600 MiB of span rows.
-pub const DEFAULT_SEAL_MAX_ROWS: usize = 1_000_000;
+/// As much again may gather while a seal is written. About a hundred thousand spans, 4 MB of Parquet.
+pub const DEFAULT_SEAL_MAX_BYTES: ByteSize = ByteSize::mib(256);
 
 /// A hash join over 600,000 spans needs 256 MiB; twice that for comfort.
 pub const DEFAULT_QUERY_MEMORY_LIMIT: ByteSize = ByteSize::mib(512);
@@ -150,7 +150,7 @@ pub struct Join {
 #[derive(Clone, Debug)]
 pub struct Seal {
     pub interval: Duration,
-    pub max_rows: usize,
+    pub max_bytes: ByteSize,
 }
 
 /// What one query, and all of them together, may use.
@@ -386,10 +386,12 @@ impl Seal {
     fn read(section: &mut Section<'_>) -> Self {
         let seal = Self {
             interval: section.value("interval", DEFAULT_SEAL_INTERVAL),
-            max_rows: section.value("max_rows", DEFAULT_SEAL_MAX_ROWS),
+            max_bytes: section.value("max_bytes", DEFAULT_SEAL_MAX_BYTES),
         };
         section.require(!seal.interval.is_zero(), "interval", || "must be longer than 0".to_owned());
-        section.require(seal.max_rows > 0, "max_rows", || "must be at least 1".to_owned());
+        section.require(seal.max_bytes >= ByteSize::mib(1), "max_bytes", || {
+            format!("`{}` is too small; write at least 1MiB", seal.max_bytes.write())
+        });
         seal
     }
 }

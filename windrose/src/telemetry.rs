@@ -102,6 +102,7 @@ metrics! {
     JoinKnownRefused: Counter "windrose_join_known_refused", "addresses, requests and questions that found no place: traces that need them stay unresolved";
     JoinOpenTraces: Gauge "windrose_join_open_traces", "traces that may still grow";
     JoinOpenBytes: Gauge "windrose_join_open_bytes", "memory they take";
+    JoinUnsealedBytes: Gauge "windrose_join_unsealed_bytes", "memory of the rows that are not in sealed files yet";
     JoinUnsealedRows: Gauge "windrose_join_unsealed_rows", "rows in memory that are not in sealed files yet";
     CompactionFiles: Counter "windrose_compaction_files", "sealed files that were merged into larger ones";
     CompactionReadBytes: Counter "windrose_compaction_read_bytes", "their bytes";
@@ -328,6 +329,7 @@ impl Sources {
             Metric::JoinKnownRefused => one(gauges.across.refused),
             Metric::JoinOpenTraces => one(gauges.open_traces as u64),
             Metric::JoinOpenBytes => one(gauges.open_bytes as u64),
+            Metric::JoinUnsealedBytes => one(gauges.unsealed_bytes as u64),
             Metric::JoinUnsealedRows => one(gauges.unsealed_rows as u64),
             Metric::CompactionFiles => one(loaded(&maintenance.compacted_files)),
             Metric::CompactionReadBytes => one(loaded(&maintenance.compacted_bytes)),

@@ -31,6 +31,7 @@ pub struct JoinGauges {
     pub open_traces: usize,
     pub open_bytes: usize,
     pub unsealed_rows: usize,
+    pub unsealed_bytes: usize,
     pub across: AcrossCounts,
 }
 
@@ -185,6 +186,12 @@ impl Joiner {
         sum
     }
 
+    /// Bytes that wait for a seal, as in [`Self::gauges`] but cheap enough to ask at every record.
+    #[must_use]
+    pub fn unsealed_bytes(&self) -> usize {
+        self.tenants.values().map(TenantJoin::unsealed_bytes).sum()
+    }
+
     /// What is held in memory now.
     #[must_use]
     pub fn gauges(&self) -> JoinGauges {
@@ -193,6 +200,7 @@ impl Joiner {
             sum.open_traces += join.open_traces();
             sum.open_bytes += join.open_bytes();
             sum.unsealed_rows += join.unsealed_rows();
+            sum.unsealed_bytes += join.unsealed_bytes();
             let across = join.across();
             sum.across.addresses += across.addresses;
             sum.across.requests += across.requests;

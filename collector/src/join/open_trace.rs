@@ -122,7 +122,9 @@ impl OpenTrace {
             return Taken::BeyondLimit;
         }
         self.places.insert(hash, self.spans.len() as u32);
-        self.bytes += row.normal.heap_estimate_bytes() + size_of::<Kept>();
+        // The texts of a normalised span are parts of the body it came in, and keep it.
+        let body = row.span.attributes.text_bytes();
+        self.bytes += row.normal.heap_estimate_bytes() + size_of::<Kept>() + body;
         self.spans.push(Kept { normal: Arc::clone(&row.normal), rank: rank(row) });
         self.dirty = true;
         Taken::New

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use windrose_proto::edge::{CounterStats, EdgeKey, Sign};
-use windrose_proto::hop::{Derived, Hop, Question};
+use windrose_proto::hop::{Derived, Hop, Question, Request};
 use windrose_proto::id::TraceId;
 use windrose_proto::normal::Fact;
 use windrose_proto::span::Span;
@@ -135,6 +135,8 @@ pub(super) struct TenantJoin {
     limits: JoinLimits,
     open: HashMap<TraceId, OpenTrace>,
     open_bytes: usize,
+    /// Bytes of the rows in `hot` and of those that will be there after the tick.
+    row_bytes: usize,
     /// Open traces in the order in which they are to be looked at for settling.
     waiting: VecDeque<(UnixNanos, TraceId)>,
     dirty: Vec<TraceId>,
@@ -162,6 +164,7 @@ impl TenantJoin {
             limits,
             open: HashMap::new(),
             open_bytes: 0,
+            row_bytes: 0,
             waiting: VecDeque::new(),
             dirty: Vec::new(),
             settled: HashSet::new(),
@@ -206,6 +209,7 @@ impl TenantJoin {
         self.book(&row, taken, late);
         if taken != Taken::Duplicate {
             self.across.see(&row.normal);
+            self.row_bytes += row.heap_estimate_bytes();
             self.pending_spans.push(row);
         }
         self.changed = true;
@@ -472,6 +476,7 @@ impl TenantJoin {
             Arc::make_mut(&mut self.revisions).insert(trace, revision);
             self.counts.revisions += 1;
         }
+        self.row_bytes += open.emitted.len() * (size_of::<HopRow>() + size_of::<Hop>()) + size_of::<Request>();
         self.pending_hops.extend(open.emitted.into_iter().map(|hop| HopRow { hop: Arc::new(hop), revision }));
         self.pending_requests.push(RequestRow { request, revision });
     }
@@ -524,6 +529,7 @@ impl TenantJoin {
         }
         self.publish_rows();
         let tables = Arc::new(std::mem::take(&mut self.hot));
+        self.row_bytes = 0;
         self.sealing = Some(Arc::clone(&tables));
         self.settled_sealing = std::mem::take(&mut self.settled);
         let unwritten = self.open.iter().filter(|(_, open)| open.written_revision == 0);
@@ -570,6 +576,11 @@ impl TenantJoin {
 
     pub(super) fn open_bytes(&self) -> usize {
         self.open_bytes
+    }
+
+    /// Bytes of the rows and cells that wait for a seal.
+    pub(super) fn unsealed_bytes(&self) -> usize {
+        self.row_bytes + self.hot.edge_bytes()
     }
 
     /// Rows and cells that wait for a seal.

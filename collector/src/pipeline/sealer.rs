@@ -25,13 +25,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub struct SealPolicy {
     /// At the latest after this long.
     pub interval: Duration,
-    /// Or when this many rows and rollup cells wait.
-    pub max_rows: usize,
+    /// Or when rows and rollup cells of so many bytes wait.
+    pub max_bytes: usize,
 }
-
-/// How many times `max_rows` may wait in memory while a seal is under way; beyond it the joiner
-/// leaves what comes in the log until the seal is done.
-const ROWS_WAITING_FACTOR: usize = 2;
 
 /// A seal that came through.
 #[derive(Debug)]
@@ -65,14 +61,14 @@ pub(super) struct UnderWay {
 
 impl Sealer {
     /// Whether a new seal should begin.
-    pub(super) fn is_due(&self, now: UnixNanos, unsealed_rows: usize) -> bool {
-        let overdue = self.last.plus(self.policy.interval) <= now && unsealed_rows > 0;
-        self.under_way.is_none() && (overdue || unsealed_rows >= self.policy.max_rows)
+    pub(super) fn is_due(&self, now: UnixNanos, unsealed_bytes: usize) -> bool {
+        let overdue = self.last.plus(self.policy.interval) <= now && unsealed_bytes > 0;
+        self.under_way.is_none() && (overdue || unsealed_bytes >= self.policy.max_bytes)
     }
 
-    /// Whether the joiner should leave what comes in the log until the seal is done.
-    pub(super) fn is_behind(&self, unsealed_rows: usize) -> bool {
-        self.under_way.is_some() && unsealed_rows >= self.policy.max_rows.saturating_mul(ROWS_WAITING_FACTOR)
+    /// Whether the joiner should leave what comes in the log until the seal is done: the next one is due already.
+    pub(super) fn is_behind(&self, unsealed_bytes: usize) -> bool {
+        self.under_way.is_some() && unsealed_bytes >= self.policy.max_bytes
     }
 
     /// Whether a seal is being written right now (a failed one that waits to be repeated is not).

@@ -124,7 +124,7 @@ impl Worker {
     /// Takes what has come, waiting at most `wait`.
     pub(super) fn step(&mut self, wait: Duration) -> Step {
         let closing = self.closing.load(Ordering::Acquire);
-        if !closing && self.sealer.is_behind(self.joiner.gauges().unsealed_rows) {
+        if !closing && self.sealer.is_behind(self.joiner.unsealed_bytes()) {
             // What comes stays in the log until the seal is done; when it is used up, senders are refused.
             if self.sealer.is_running() {
                 self.poll_seal(wait)
@@ -217,7 +217,7 @@ impl Worker {
         self.take_catalog(now);
         self.joiner.tick(&SealedArchives { runtime: self.runtime.clone() }, now);
         self.poll_seal(Duration::ZERO);
-        if self.sealer.is_due(now, self.joiner.gauges().unsealed_rows) {
+        if self.sealer.is_due(now, self.joiner.unsealed_bytes()) {
             let batches = self.joiner.begin_seal(now);
             self.sealer.begin(batches, self.consumer.position(), now);
         }

@@ -43,20 +43,20 @@ fn an_empty_section_is_all_defaults() {
 
 #[test]
 fn flags_win_over_environment_over_file() {
-    let yaml = "wal:\n  sync: interval\n  segment_bytes: 32MiB\nseal: {max_rows: 5}\n";
+    let yaml = "wal:\n  sync: interval\n  segment_bytes: 32MiB\nseal: {max_bytes: 5MiB}\n";
     let layers = overrides(
-        &[("WINDROSE_WAL_SYNC", "never"), ("WINDROSE_SEAL_MAX_ROWS", "6")],
+        &[("WINDROSE_WAL_SYNC", "never"), ("WINDROSE_SEAL_MAX_BYTES", "6MiB")],
         &[("wal.sync", "always"), ("data_dir", "/var/lib/windrose")],
     );
     let Loaded { config, effective, .. } = Config::load(Some(("test.yaml", yaml)), &layers).expect("good");
     assert_eq!(config.wal.sync, WalSync::Always);
     assert_eq!(config.wal.segment_bytes, ByteSize::mib(32));
-    assert_eq!(config.seal.max_rows, 6);
+    assert_eq!(config.seal.max_bytes, ByteSize::mib(6));
     assert_eq!(config.data_dir, PathBuf::from("/var/lib/windrose"));
     let origin = |path: &str| effective.iter().find(|value| value.path == path).map(|value| value.origin.clone());
     assert_eq!(origin("wal.sync"), Some(Origin::Flag));
     assert_eq!(origin("wal.segment_bytes"), Some(Origin::File { line: 3 }));
-    assert_eq!(origin("seal.max_rows"), Some(Origin::Environment { variable: "WINDROSE_SEAL_MAX_ROWS".to_owned() }));
+    assert_eq!(origin("seal.max_bytes"), Some(Origin::Environment { variable: "WINDROSE_SEAL_MAX_BYTES".to_owned() }));
 }
 
 #[test]

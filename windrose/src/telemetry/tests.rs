@@ -69,6 +69,7 @@ windrose_join_span_uses gauge
 windrose_join_stored_spans counter
 windrose_join_traces counter
 windrose_join_unreadable_records counter
+windrose_join_unsealed_bytes gauge
 windrose_join_unsealed_rows gauge
 windrose_maintenance_failures counter
 windrose_metric_receive_body_bytes counter
