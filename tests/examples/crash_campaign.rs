@@ -111,7 +111,7 @@ impl Campaign {
         let senders = Senders::default();
         for kill in 1..=kills {
             let server = home.start().await;
-            senders.all_stored_once(&server.http()).await;
+            senders.sent().await.all_stored_once(&server.http()).await;
             let mut sending = senders.start(&server);
             if let Some(disk) = self.small.as_ref().filter(|_| kill % 2 == 0) {
                 pass(&mut self.random, 1_000).await;
@@ -132,8 +132,8 @@ impl Campaign {
             }
         }
         let server = home.start().await;
-        let stored = senders.all_stored_once(&server.http()).await;
-        senders.edges_count_once(&server.http(), stored).await;
+        let stored = senders.sent().await.all_stored_once(&server.http()).await;
+        senders.sent().await.edges_count_once(&server.http(), stored).await;
         server.kill().await;
         self.figures.kills += kills;
         self.figures.stored += stored;

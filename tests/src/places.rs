@@ -9,7 +9,7 @@ const SHARED_VARIABLE: &str = "TESTS_SHARED";
 /// Names the Envoy binary; `tests/run` sets it after installing one.
 const ENVOY_VARIABLE: &str = "TESTS_ENVOY";
 
-/// Names a Python with duckdb, deltalake and pyarrow; `tests/run` sets it after installing them.
+/// Names a Python with duckdb, deltalake, pyarrow and moto; `tests/run` sets it after installing them.
 const PYTHON_VARIABLE: &str = "TESTS_PYTHON";
 /// Why a test that needs it was skipped.
 pub const NO_PYTHON: &str =

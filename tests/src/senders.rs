@@ -30,12 +30,21 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Pushes requests with growing numbers. Clones share what they remember.
 #[derive(Clone, Debug, Default)]
 pub struct Senders {
-    next: Arc<AtomicU64>,
+    /// Where the numbers of the requests begin.
+    first: u64,
+    /// How many were begun.
+    begun: Arc<AtomicU64>,
     acknowledged: Arc<Mutex<BTreeSet<u64>>>,
     told_to_come_back: Arc<AtomicU64>,
 }
 
 impl Senders {
+    /// Whose requests have numbers from `first` on, so that no others have them.
+    #[must_use]
+    pub fn numbered_from(first: u64) -> Self {
+        Self { first, ..Self::default() }
+    }
+
     /// Starts senders that push until the server goes away. Those that are told to come back do, with the same request.
     #[must_use]
     pub fn start(&self, server: &TestServer) -> JoinSet<()> {
@@ -44,7 +53,7 @@ impl Senders {
             let (own, client) = (self.clone(), connect(server.ports().otlp_grpc));
             senders.spawn(async move {
                 loop {
-                    let number = own.next.fetch_add(1, Ordering::SeqCst);
+                    let number = own.first + own.begun.fetch_add(1, Ordering::SeqCst);
                     let request = Request::new(number, SystemClock.now().minus(Duration::from_secs(1))).export();
                     while let Err(refusal) = export(client.clone(), request.clone()).await {
                         if !refusal.contains(NO_ROOM) && !refusal.contains("resource has been exhausted") {
@@ -84,13 +93,36 @@ impl Senders {
         .await;
     }
 
+    /// What was sent so far, and what of it was acknowledged.
+    pub async fn sent(&self) -> Sent {
+        let end = self.first + self.begun.load(Ordering::SeqCst);
+        Sent { begun: (self.first..end).collect(), acknowledged: self.acknowledged.lock().await.clone() }
+    }
+}
+
+/// Requests by number: what must be in a store, and what may.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    begun: BTreeSet<u64>,
+    acknowledged: BTreeSet<u64>,
+}
+
+impl Sent {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.begun.extend(other.begun);
+        self.acknowledged.extend(other.acknowledged);
+        self
+    }
+
     /// Every acknowledged span is stored and none twice, by ids. Returns how many requests are stored: those too whose
     /// acknowledgement was lost with the server.
     ///
     /// # Panics
     /// When a span is lost or doubled.
     pub async fn all_stored_once(&self, http: &Http) -> usize {
-        let acknowledged = self.acknowledged.lock().await.clone();
+        let acknowledged = &self.acknowledged;
         const QUERY: &str =
             "SELECT trace_id, count(*) AS spans, count(DISTINCT span_id) AS ids FROM spans GROUP BY trace_id";
         let stored = until("every acknowledged span to be stored", SHOWN_WITHIN, async || {
@@ -107,7 +139,7 @@ impl Senders {
         .await;
         let doubled = stored.iter().find(|row| row["spans"] != row["ids"]);
         assert_eq!(doubled, None, "a span is there twice");
-        let sent: BTreeSet<String> = (0..self.next.load(Ordering::SeqCst)).map(trace_hex).collect();
+        let sent: BTreeSet<String> = self.begun.iter().copied().map(trace_hex).collect();
         let invented = stored.iter().find(|row| !sent.contains(&trace_id(row)));
         assert_eq!(invented, None, "a trace that was never sent");
         stored.len()
@@ -119,7 +151,7 @@ impl Senders {
     /// When an answer lacks or doubles anything.
     pub async fn all_answered_once(&self, http: &Http) {
         let stored = self.all_stored_once(http).await;
-        for number in self.acknowledged.lock().await.iter() {
+        for number in &self.acknowledged {
             let trace = http.data(&format!("/api/v1/traces/{}", trace_hex(*number))).await;
             let spans: Vec<&Value> =
                 trace["spans"].as_array().into_iter().flatten().map(|span| &span["span_id"]).collect();

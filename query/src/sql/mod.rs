@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `engine.rs` | plans and runs one statement |
 //! | `tables.rs` | hot rows and sealed files as one table |
+//! | `sealed_files.rs` | the files of a snapshot, as DataFusion reads them |
 //! | `output.rs` | record batches as JSON, CSV or an Arrow stream |
 
 mod engine;
 mod output;
+mod sealed_files;
 mod tables;
 
 pub use engine::{DEFAULT_LIMIT, MAX_LIMIT, SqlAnswer, SqlEngine, SqlRequest};

@@ -19,14 +19,15 @@ use windrose_store::snapshot::TenantSnapshot;
 use windrose_store::tables::{Table, edges, hops, requests, spans};
 
 use super::engine::{execution, planning};
+use super::sealed_files::SealedFiles;
 use crate::http::error::ApiError;
 use windrose_proto::time::TimeRange;
 
 /// Access log entries, with the columns of spans.
 const ACCESS_LOGS: &str = "access_logs";
 
-/// The name under which a statement's context knows the object store of the sealed files.
-const STORE_URL: &str = "windrose://tables/";
+/// Below which a statement's context knows the sealed files, each table in a store of its own.
+const STORE_URL: &str = "windrose://";
 
 /// Makes the tables that `query` names known to `context`. Tables it does not name are not even
 /// looked at: turning hot rows into columns is the dearest part of a small query.
@@ -76,10 +77,14 @@ async fn sealed_rows(
     let segments: Vec<_> =
         snapshot.sealed.segments(table).iter().filter(|segment| segment.quarantine_reason().is_none()).collect();
     let Some(first) = segments.first() else { return Ok(None) };
-    let base = ObjectStoreUrl::parse(STORE_URL).map_err(|error| execution(&error))?;
-    context.register_object_store(base.as_ref(), Arc::clone(first.store()));
+    let base = format!("{STORE_URL}{}/", table.name());
+    let url = ObjectStoreUrl::parse(&base).map_err(|error| execution(&error))?;
+    context.register_object_store(
+        url.as_ref(),
+        Arc::new(SealedFiles::new(first.store(), segments.iter().map(|segment| &***segment))),
+    );
     let urls: Result<Vec<_>, _> =
-        segments.iter().map(|segment| ListingTableUrl::parse(format!("{STORE_URL}{}", segment.path()))).collect();
+        segments.iter().map(|segment| ListingTableUrl::parse(format!("{base}{}", segment.path()))).collect();
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()));
     let config = ListingTableConfig::new_with_multi_paths(urls.map_err(|error| execution(&error))?)
         .with_listing_options(options)

@@ -30,7 +30,7 @@ async fn killed_under_load_again_and_again() {
         while senders.join_next().await.is_some() {}
     }
     let server = home.start().await;
-    load.all_answered_once(&server.http()).await;
+    load.sent().await.all_answered_once(&server.http()).await;
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn ended_in_order_under_load() {
     assert!(status.success(), "{status}: {}", server.log().join("\n"));
     while senders.join_next().await.is_some() {}
     let server = home.start().await;
-    load.all_answered_once(&server.http()).await;
+    load.sent().await.all_answered_once(&server.http()).await;
 }
 
 #[tokio::test]

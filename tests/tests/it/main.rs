@@ -4,6 +4,7 @@
 
 mod access_logs;
 mod answers;
+mod buckets;
 mod captures;
 mod cli;
 mod counters;

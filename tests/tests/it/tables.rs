@@ -117,8 +117,8 @@ async fn small_files_are_merged_and_no_answer_changes() {
     server.kill().await;
     while senders.join_next().await.is_some() {}
     let server = home.start().await;
-    let requests = load.all_stored_once(&server.http()).await;
-    load.edges_count_once(&server.http(), requests).await;
+    let requests = load.sent().await.all_stored_once(&server.http()).await;
+    load.sent().await.edges_count_once(&server.http(), requests).await;
     assert_eq!(server.metric("windrose_maintenance_failures_total{step=\"compaction\"}").await, 0.0);
 }
 
