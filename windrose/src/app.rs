@@ -27,7 +27,7 @@ use windrose_store::disk::Disk;
 use windrose_store::metrics::MetricStore;
 use windrose_store::wal::{SyncPolicy, WalConfig};
 
-use crate::config::{Config, Loaded, WalSync};
+use crate::config::{Config, Loaded, PromqlFeature, WalSync};
 use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::ops::{self, Ops};
@@ -267,6 +267,15 @@ fn query_state(
     let store = pipeline.store().clone();
     let mut state = QueryState::new(store, metrics, clock, derive, scraping.targets(), limits, query.handle().clone());
     state.require_tenant = config.tenancy.require_header;
+    for feature in &config.query.promql_features {
+        match feature {
+            PromqlFeature::ExperimentalFunctions => state.engine.parse.experimental_functions = true,
+            PromqlFeature::ExtendedRangeSelectors => state.engine.parse.extended_range_selectors = true,
+            PromqlFeature::FillModifiers => state.engine.parse.fill_modifiers = true,
+            PromqlFeature::DelayedNameRemoval => state.engine.delayed_name_removal = true,
+            PromqlFeature::StartTimestamps => state.engine.use_start_timestamps = true,
+        }
+    }
     state
 }
 

@@ -21,7 +21,7 @@ use windrose_store::metrics::MetricConfig;
 pub use self::environment::{CONFIG_VARIABLE, read as read_environment};
 pub use self::reader::{Effective, EffectiveValue, Origin, Overrides, Problem};
 pub use self::render::effective_yaml;
-pub use self::value::{ByteSize, LogFormat, WalSync};
+pub use self::value::{ByteSize, LogFormat, PromqlFeature, WalSync};
 
 use self::reader::{Notes, Section};
 use self::tables::{Compaction, Keep, Storage};
@@ -159,6 +159,7 @@ pub struct Query {
     pub memory_limit: ByteSize,
     pub timeout: Duration,
     pub max_concurrent: usize,
+    pub promql_features: Vec<PromqlFeature>,
 }
 
 /// Whose data it is.
@@ -402,6 +403,7 @@ impl Query {
             memory_limit: section.value("memory_limit", DEFAULT_QUERY_MEMORY_LIMIT),
             timeout: section.value("timeout", DEFAULT_QUERY_TIMEOUT),
             max_concurrent: section.value("max_concurrent", DEFAULT_QUERY_MAX_CONCURRENT),
+            promql_features: section.list("promql_features"),
         };
         section.require(query.memory_limit >= ByteSize::mib(1), "memory_limit", || {
             format!("`{}` is too small; write at least 1MiB", query.memory_limit.write())

@@ -222,6 +222,22 @@ words! {
 }
 
 words! {
+    /// A part of PromQL that Prometheus has behind a flag of the same name.
+    PromqlFeature: "promql-experimental-functions, promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal or use-start-timestamps" {
+        /// Functions and aggregations marked experimental.
+        ExperimentalFunctions => "promql-experimental-functions",
+        /// `anchored` and `smoothed`.
+        ExtendedRangeSelectors => "promql-extended-range-selectors",
+        /// `fill`, `fill_left`, `fill_right`.
+        FillModifiers => "promql-binop-fill-modifiers",
+        /// Metric names go at the end of a query and not at each operation.
+        DelayedNameRemoval => "promql-delayed-name-removal",
+        /// Counters begin anew where a sample says so.
+        StartTimestamps => "use-start-timestamps",
+    }
+}
+
+words! {
     /// The shape of our own log lines.
     LogFormat: "text or json" {
         Text => "text",
