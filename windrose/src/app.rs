@@ -11,6 +11,7 @@
 //! own.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use windrose_collector::pipeline::{self, Pipeline, PipelineConfig, SealPolicy};
 use windrose_collector::receive::{MetricReceiver, ReceiveOptions, Receiver};
 use windrose_proto::time::Clock;
 use windrose_query::http::{DeriveFn, QueryLimits, QueryState};
-use windrose_store::disk::Disk;
+use windrose_store::disk::{Disk, DiskLock, LockError};
 use windrose_store::metrics::MetricStore;
 use windrose_store::wal::{SyncPolicy, WalConfig};
 
@@ -48,6 +49,10 @@ pub enum StartError {
     Bind(#[from] BindError),
     #[error("starting a runtime")]
     Runtime(#[source] io::Error),
+    #[error("creating the data directory {}", dir.display())]
+    DataDir { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Locked(#[from] LockError),
     #[error("starting the pipeline")]
     Pipeline(#[from] pipeline::StartError),
     #[error("opening the metric store")]
@@ -55,6 +60,9 @@ pub enum StartError {
     #[error("serving a port")]
     Serve(#[source] io::Error),
 }
+
+/// Held by the process that uses a data directory.
+const LOCK_FILE: &str = "LOCK";
 
 /// A running server.
 #[derive(Debug)]
@@ -70,10 +78,13 @@ pub struct App {
     pipeline: Pipeline,
     ingest: Runtime,
     query: Runtime,
+    /// Of the whole data directory, to the very end: whoever writes there must be the only one.
+    lock: Box<dyn DiskLock>,
 }
 
 impl App {
-    /// Starts everything; `source` is read again when that is asked for. Ports are bound before the disk is touched, so that a second server on
+    /// Starts everything; `source` is read again when that is asked for. Ports are bound before the disk is
+    /// touched, so that a second server on
     /// the same ports fails without harm. Blocks; call it outside a runtime.
     ///
     /// # Errors
@@ -91,6 +102,10 @@ impl App {
         let query = runtime("query")?;
         let readiness = Readiness::default();
         let recovery = readiness.expect("replay of the write-ahead log");
+
+        let dir = &config.data_dir;
+        disk.create_dir_all(dir).map_err(|source| StartError::DataDir { dir: dir.clone(), source })?;
+        let lock = disk.lock(&dir.join(LOCK_FILE))?;
 
         // Before the pipeline: both clean up after a crash in the directory of the tables.
         let opening =
@@ -149,8 +164,19 @@ impl App {
             tracing::info!(port = port.name, address = %port.address, "listening");
             port.serve(router, stats, config.drain_timeout, &serving).map_err(StartError::Serve)?;
         }
-        let app =
-            Self { addresses, readiness, serving, scraping, reloader, maintenance, metrics, pipeline, ingest, query };
+        let app = Self {
+            addresses,
+            readiness,
+            serving,
+            scraping,
+            reloader,
+            maintenance,
+            metrics,
+            pipeline,
+            ingest,
+            query,
+            lock,
+        };
         app.watch_recovery(recovery);
         Ok(app)
     }
@@ -193,6 +219,7 @@ impl App {
         // Queries were requests of a port; what is left of them has nobody to answer.
         self.query.shutdown_background();
         self.ingest.shutdown_background();
+        drop(self.lock);
         tracing::info!("stopped");
     }
 
@@ -245,6 +272,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
         },
         overrides: config.join.overrides.clone(),
         tick: config.join.tick,
+        drain: config.drain_timeout,
         seal: SealPolicy { interval: config.seal.interval, max_bytes: config.seal.max_bytes.as_usize() },
     }
 }

@@ -60,6 +60,8 @@ pub struct PipelineConfig {
     pub overrides: Overrides,
     /// How often changes are derived and published.
     pub tick: Duration,
+    /// How long an orderly end goes on joining what is in the log.
+    pub drain: Duration,
     pub seal: SealPolicy,
 }
 

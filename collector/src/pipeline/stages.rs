@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use tokio::runtime::Handle;
+use windrose_proto::id::TraceId;
+use windrose_proto::span::Span;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::disk::Disk;
 use windrose_store::sealed::{Recovered, Sealed};
@@ -68,6 +70,7 @@ impl Stages {
             clock: SteadyClock::new(Arc::clone(&clock)),
             runtime: runtime.clone(),
             tick: config.tick,
+            drain: config.drain,
             catalog: sealed.catalog(),
             sealer: Sealer {
                 sealed: Arc::clone(&sealed),
@@ -166,9 +169,10 @@ async fn restore(
     for (tenant, catalog) in sealed.catalog().tenants() {
         let revisions: Revisions = catalog.revisions();
         let open = recovered.and_then(|seal| seal.open_traces.get(tenant)).map_or(&[][..], Vec::as_slice);
-        let mut spans = HashMap::new();
-        for trace in open {
-            spans.insert(*trace, catalog.read_trace(*trace).await.map_err(StartError::Segment)?);
+        let wanted: HashSet<TraceId> = open.iter().copied().collect();
+        let mut spans: HashMap<TraceId, Vec<Span>> = open.iter().map(|trace| (*trace, Vec::new())).collect();
+        for span in catalog.read_traces(&wanted).await.map_err(StartError::Segment)? {
+            spans.entry(span.trace_id).or_default().push(span);
         }
         let archive = Preloaded { spans };
         joiner.restore(tenant, Arc::clone(catalog), revisions, open, &archive, now);

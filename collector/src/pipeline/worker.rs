@@ -66,6 +66,8 @@ pub(super) struct Worker {
     pub(super) clock: SteadyClock,
     pub(super) runtime: Handle,
     pub(super) tick: Duration,
+    /// How long it goes on once the log is closed.
+    pub(super) drain: Duration,
     pub(super) sealer: Sealer,
     /// The sealed files as the joiner knows them.
     pub(super) catalog: Arc<SealedCatalog>,
@@ -96,10 +98,18 @@ pub(super) enum Step {
 }
 
 impl Worker {
-    /// Runs until the log is closed and everything in it is joined.
+    /// Runs until the log is closed and everything in it is joined, or the time for that is over: the next start
+    /// joins what is left.
     pub(super) fn run(mut self) {
         let mut next_tick = Instant::now() + self.tick;
+        let mut end = None;
         loop {
+            if self.closing.load(Ordering::Acquire)
+                && Instant::now() >= *end.get_or_insert_with(|| Instant::now() + self.drain)
+            {
+                tracing::info!("what is not joined yet stays in the log for the next start");
+                break;
+            }
             match self.step(next_tick.saturating_duration_since(Instant::now())) {
                 Step::Took | Step::Idle => {}
                 Step::Unreadable => std::thread::park_timeout(READ_RETRY),

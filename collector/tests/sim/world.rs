@@ -288,6 +288,7 @@ fn config() -> PipelineConfig {
         join: JoinLimits { settle_after: SETTLE_AFTER, max_age: Duration::from_secs(15), max_open_bytes: 400 << 10 },
         overrides: Overrides::default(),
         tick: Duration::from_millis(200),
+        drain: Duration::from_secs(15),
         seal: SealPolicy { interval: Duration::from_secs(7), max_bytes: 300 << 10 },
     }
 }

@@ -255,9 +255,18 @@ impl TenantCatalog {
     /// # Errors
     /// When the object store fails.
     pub async fn read_trace(&self, trace: TraceId) -> Result<Vec<Span>, SegmentError> {
-        let candidates = self.segments(Table::Spans).iter().filter(|segment| segment.may_contain(trace));
+        self.read_traces(&HashSet::from([trace])).await
+    }
+
+    /// The sealed spans of some traces; each file is opened once.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub async fn read_traces(&self, traces: &HashSet<TraceId>) -> Result<Vec<Span>, SegmentError> {
+        let may_contain = |segment: &&Arc<Segment>| traces.iter().any(|trace| segment.may_contain(*trace));
+        let candidates = self.segments(Table::Spans).iter().filter(may_contain);
         let reads: Vec<_> =
-            candidates.map(|segment| segment.read_spans_of_trace(trace, &self.caches.footers)).collect();
+            candidates.map(|segment| segment.read_spans_of_traces(traces, &self.caches.footers)).collect();
         let mut files = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut spans = Vec::new();
         while let Some(file) = files.try_next().await? {

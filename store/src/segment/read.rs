@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use hashbrown::HashSet;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
@@ -139,17 +140,22 @@ impl Segment {
         self.revised.get().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The spans of one trace, in the order of the file. A damaged file is quarantined and has none.
+    /// The spans of some traces, in the order of the file. A damaged file is quarantined and has none.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn read_spans_of_trace(&self, trace: TraceId, footers: &FooterCache) -> Result<Vec<Span>, SegmentError> {
-        if self.quarantine_reason().is_some() || !self.may_contain(trace) {
+    pub async fn read_spans_of_traces(
+        &self,
+        traces: &HashSet<TraceId>,
+        footers: &FooterCache,
+    ) -> Result<Vec<Span>, SegmentError> {
+        let traces: HashSet<TraceId> = traces.iter().copied().filter(|trace| self.may_contain(*trace)).collect();
+        if self.quarantine_reason().is_some() || traces.is_empty() {
             return Ok(Vec::new());
         }
         let read = async {
             let metadata = self.read_metadata(footers).await?;
-            let rows = self.find_rows(trace, &metadata).await?;
+            let rows = self.find_rows(&traces, &metadata).await?;
             let total = metadata.metadata().file_metadata().num_rows() as usize;
             if rows.iter().any(|range| range.end > total) {
                 return Err(Failure::Damaged("the trace index names rows beyond the end of the file".to_owned()));
@@ -160,7 +166,7 @@ impl Segment {
                 found.extend(spans::from_batch(batch)?);
             }
             // The index knows traces by 56 bits of a hash.
-            found.retain(|span| span.trace_id == trace);
+            found.retain(|span| traces.contains(&span.trace_id));
             Ok(found)
         };
         self.quarantine_damage(read.await)
@@ -201,10 +207,14 @@ impl Segment {
         FileReader { store: Arc::clone(&self.store), path: self.path.clone(), bytes: self.bytes }
     }
 
-    /// The rows that may be of `trace`: by the index, or by its column when there is none.
-    async fn find_rows(&self, trace: TraceId, metadata: &ArrowReaderMetadata) -> Result<Vec<Range<usize>>, Failure> {
+    /// The rows that may be of `traces`, ascending: by the index, or by the column when there is none.
+    async fn find_rows(
+        &self,
+        traces: &HashSet<TraceId>,
+        metadata: &ArrowReaderMetadata,
+    ) -> Result<Vec<Range<usize>>, Failure> {
         if let Some(index) = &self.index {
-            match self.find_rows_by_index(trace, index).await {
+            match self.find_rows_by_index(traces, index).await {
                 Ok(rows) => return Ok(rows),
                 Err(Failure::Store(error)) => return Err(Failure::Store(error)),
                 Err(Failure::Damaged(reason)) => {
@@ -212,28 +222,39 @@ impl Segment {
                 }
             }
         }
-        self.find_rows_by_column(trace, metadata.clone()).await
+        self.find_rows_by_column(traces, metadata.clone()).await
     }
 
-    async fn find_rows_by_index(&self, trace: TraceId, index: &TraceIndex) -> Result<Vec<Range<usize>>, Failure> {
-        let range = index.head.bucket_bytes(trace);
-        if range.is_empty() {
-            return Ok(Vec::new());
+    async fn find_rows_by_index(
+        &self,
+        traces: &HashSet<TraceId>,
+        index: &TraceIndex,
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let wanted = traces.iter().map(|trace| (*trace, index.head.bucket_bytes(*trace)));
+        let wanted: Vec<(TraceId, Range<u64>)> = wanted.filter(|(_, bucket)| !bucket.is_empty()).collect();
+        let Some(first) = wanted.iter().map(|(_, bucket)| bucket.start).min() else { return Ok(Vec::new()) };
+        let last = wanted.iter().map(|(_, bucket)| bucket.end).max().unwrap_or(first);
+        // One request: of one trace it is one bucket, of many it is most of them.
+        let buckets = self.store.get_range(&index.path, first..last).await?;
+        let mut rows = Vec::new();
+        for (trace, bucket) in wanted {
+            let bucket = buckets.slice((bucket.start - first) as usize..(bucket.end - first) as usize);
+            rows.extend(index.head.rows_in_bucket(trace, &bucket)?);
         }
-        let bucket = self.store.get_range(&index.path, range).await?;
-        Ok(index.head.rows_in_bucket(trace, &bucket)?)
+        rows.sort_unstable_by_key(|range| range.start);
+        Ok(rows)
     }
 
     async fn find_rows_by_column(
         &self,
-        trace: TraceId,
+        traces: &HashSet<TraceId>,
         metadata: ArrowReaderMetadata,
     ) -> Result<Vec<Range<usize>>, Failure> {
         let mut rows = Vec::new();
         let mut row = 0;
         for batch in self.read_selection(metadata, &[], Some("trace_id")).await? {
             for id in spans::trace_ids(&batch)? {
-                if id == trace {
+                if traces.contains(&id) {
                     rows.push(row..row + 1);
                 }
                 row += 1;

@@ -1,3 +1,4 @@
+use hashbrown::HashSet;
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
@@ -50,7 +51,7 @@ async fn each_trace_is_read_whole_and_alone() {
     let (_, segment) = put(Table::Spans, &encoded).await;
     for trace in rows.iter().map(|row| row.span.trace_id).take(20) {
         assert_eq!(
-            segment.read_spans_of_trace(trace, &FooterCache::new(1 << 20)).await.unwrap(),
+            segment.read_spans_of_traces(&HashSet::from([trace]), &FooterCache::new(1 << 20)).await.unwrap(),
             spans_of(&rows, trace)
         );
     }
@@ -65,12 +66,18 @@ async fn without_a_trace_index_the_file_is_searched() {
     let trace = rows[7].span.trace_id;
     let none = Encoded { trace_index: None, ..encoded.clone() };
     let (_, segment) = put(Table::Spans, &none).await;
-    assert_eq!(segment.read_spans_of_trace(trace, &FooterCache::new(1 << 20)).await.unwrap(), spans_of(&rows, trace));
+    assert_eq!(
+        segment.read_spans_of_traces(&HashSet::from([trace]), &FooterCache::new(1 << 20)).await.unwrap(),
+        spans_of(&rows, trace)
+    );
     let (store, segment) = put(Table::Spans, &encoded).await;
     let mut damaged = encoded.trace_index.unwrap();
     damaged.bytes[damaged.head_bytes..].fill(0xff);
     store.put(&Path::from("file.index"), damaged.bytes.into()).await.unwrap();
-    assert_eq!(segment.read_spans_of_trace(trace, &FooterCache::new(1 << 20)).await.unwrap(), spans_of(&rows, trace));
+    assert_eq!(
+        segment.read_spans_of_traces(&HashSet::from([trace]), &FooterCache::new(1 << 20)).await.unwrap(),
+        spans_of(&rows, trace)
+    );
 }
 
 #[tokio::test]
@@ -114,11 +121,23 @@ async fn damaged_and_missing_span_files_do_not_fail_a_lookup() {
     let encoded = encode_spans(rows.clone()).unwrap();
     let (store, segment) = put(Table::Spans, &encoded).await;
     store.put(segment.path(), vec![7; encoded.file.len()].into()).await.unwrap();
-    assert!(segment.read_spans_of_trace(rows[0].span.trace_id, &FooterCache::new(1 << 20)).await.unwrap().is_empty());
+    assert!(
+        segment
+            .read_spans_of_traces(&HashSet::from([rows[0].span.trace_id]), &FooterCache::new(1 << 20))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert!(segment.quarantine_reason().is_some());
     let (store, segment) = put(Table::Spans, &encoded).await;
     store.delete(segment.path()).await.unwrap();
-    assert!(segment.read_spans_of_trace(rows[0].span.trace_id, &FooterCache::new(1 << 20)).await.unwrap().is_empty());
+    assert!(
+        segment
+            .read_spans_of_traces(&HashSet::from([rows[0].span.trace_id]), &FooterCache::new(1 << 20))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(segment.quarantine_reason(), Some("the file is missing"));
 }
 
@@ -146,11 +165,13 @@ async fn large_files_have_several_row_groups() {
     for place in [0, 500, 999, 1000, 2_500, 4_998] {
         let trace = rows[place].span.trace_id;
         assert_eq!(
-            segment.read_spans_of_trace(trace, &FooterCache::new(1 << 20)).await.unwrap(),
+            segment.read_spans_of_traces(&HashSet::from([trace]), &FooterCache::new(1 << 20)).await.unwrap(),
             spans_of(&rows, trace),
             "row {place}"
         );
     }
     let absent = windrose_proto::id::TraceId::new([0xee; 16]).unwrap();
-    assert!(segment.read_spans_of_trace(absent, &FooterCache::new(1 << 20)).await.unwrap().is_empty());
+    assert!(
+        segment.read_spans_of_traces(&HashSet::from([absent]), &FooterCache::new(1 << 20)).await.unwrap().is_empty()
+    );
 }
