@@ -1,8 +1,9 @@
 //! Sends a large mesh's spans to a running server, as fast as it acknowledges them or at a given rate.
 //!
-//!     cargo run --release -p windrose-tests --example mesh_load -- http://127.0.0.1:4317 [SPANS] [PER_SECOND] [SEED] [CONNECTIONS]
+//!     cargo run --release -p windrose-tests --example mesh_load -- http://127.0.0.1:4317 [SPANS] [PER_SECOND] [SEED] [CONNECTIONS] [DAYS]
 //!
-//! `PER_SECOND` 0 means as fast as it goes. Prints what was acknowledged and refused every few seconds, at the end
+//! `PER_SECOND` 0 means as fast as it goes. The requests are dated as if there had been a thousand a second, up to now, or
+//! over so many DAYS. Prints what was acknowledged and refused every few seconds, at the end
 //! the ids of some traces that were sent.
 
 #![expect(clippy::print_stdout, reason = "a program that reports")]
@@ -28,8 +29,10 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 const BATCH: usize = 512;
 /// Requests that wait for a free connection.
 const REQUESTS_WAITING: usize = 64;
-/// Traces that one second of the load holds.
-const TRACES_PER_SECOND: u64 = 1000;
+/// A trace that starts this many nanoseconds after the one before it: a thousand requests a second.
+const TRACE_EVERY: u64 = 1_000_000;
+/// Of a day.
+const DAY_NANOS: u64 = 86_400_000_000_000;
 /// Spans of an average trace.
 const SPANS_PER_TRACE: u64 = 8;
 /// One trace id in so many requests is printed.
@@ -52,11 +55,11 @@ async fn send(channel: Channel, bodies: Arc<Mutex<Receiver<Bytes>>>, tally: Arc<
     }
 }
 
-/// Nanoseconds since 1970 so that the last span of `spans` ends about now.
+/// Nanoseconds since 1970, `ago` nanoseconds before now.
 #[expect(clippy::disallowed_methods, reason = "a load generator sends spans of now")]
-fn start_of(spans: u64) -> u64 {
+fn before_now(ago: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
-    (now - Duration::from_secs(spans / SPANS_PER_TRACE / TRACES_PER_SECOND)).as_nanos() as u64
+    now.as_nanos() as u64 - ago
 }
 
 #[tokio::main]
@@ -66,8 +69,11 @@ async fn main() {
     let mut numbers = arguments.map(|argument| argument.parse::<u64>().expect("a number"));
     let spans = numbers.next().unwrap_or(1_000_000);
     let per_second = numbers.next().unwrap_or(0);
-    let mut load = MeshLoad::new(numbers.next().unwrap_or(1), start_of(spans));
+    let seed = numbers.next().unwrap_or(1);
     let connections = numbers.next().unwrap_or(4);
+    let traces = (spans / SPANS_PER_TRACE).max(1);
+    let trace_every = numbers.next().map_or(TRACE_EVERY, |days| days * DAY_NANOS / traces);
+    let mut load = MeshLoad::new(seed, before_now(traces * trace_every), trace_every);
 
     let tally = Arc::new(Tally::default());
     let (queue, bodies) = channel(REQUESTS_WAITING);

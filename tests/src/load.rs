@@ -20,8 +20,6 @@ const NODES: usize = 40;
 const FAN_OUT: usize = 4;
 const ROUTES: [&str; 6] = ["list", "get/{id}", "create", "update/{id}", "health", "search?q={id}"];
 const KINDS: [&str; 10] = ["orders", "cart", "user", "payment", "catalog", "search", "ship", "mail", "ads", "auth"];
-/// A trace that starts this many nanoseconds after the one before it: a thousand requests a second.
-const TRACE_EVERY: u64 = 1_000_000;
 /// Share of requests whose last hop fails.
 const FAILURES: f64 = 0.01;
 /// Traces generated before their spans are sorted into the order in which they end.
@@ -33,6 +31,7 @@ pub struct MeshLoad {
     rng: StdRng,
     services: Vec<Service>,
     next_start: u64,
+    trace_every: u64,
     waiting: Vec<(usize, Span)>,
 }
 
@@ -64,13 +63,14 @@ struct Side {
 }
 
 impl MeshLoad {
-    /// A mesh whose first trace starts at `start` (nanoseconds since 1970).
+    /// A mesh whose first trace starts at `start` (nanoseconds since 1970), and each next one `trace_every` nanoseconds
+    /// later.
     #[must_use]
-    pub fn new(seed: u64, start: u64) -> Self {
+    pub fn new(seed: u64, start: u64, trace_every: u64) -> Self {
         // The mesh is the same for every seed; only the traffic differs.
         let mut rng = StdRng::seed_from_u64(7);
         let services = (0..SERVICES).map(|index| Service::new(index, &mut rng)).collect();
-        Self { rng: StdRng::seed_from_u64(seed), services, next_start: start, waiting: Vec::new() }
+        Self { rng: StdRng::seed_from_u64(seed), services, next_start: start, trace_every, waiting: Vec::new() }
     }
 
     /// The next request, of `size` spans in the order in which they ended, as a collector in between would send it.
@@ -109,7 +109,7 @@ impl MeshLoad {
         let mut durations: Vec<u64> = (0..=2 * hops).map(|_| log_normal(&mut self.rng, 15.5, 1.0)).collect();
         durations.sort_unstable_by(|left, right| right.cmp(left));
         let mut start = self.next_start;
-        self.next_start += TRACE_EVERY;
+        self.next_start += self.trace_every;
         let mut here = (0, self.rng.random_range(0..PODS));
         let mut peer = None;
         let mut parent = Vec::new();
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn a_seed_is_one_load_and_no_span_comes_twice() {
         let spans = |seed| {
-            let mut load = MeshLoad::new(seed, 1);
+            let mut load = MeshLoad::new(seed, 1, 1_000_000);
             let requests = (0..4).map(|_| load.next_request(512));
             requests
                 .flat_map(|request| request.resource_spans)
