@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use windrose_proto::Text;
 use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, SpanStats};
@@ -11,6 +11,7 @@ use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, UNKNOWN_NODE};
 use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
 
 use super::names::{Names, NodeId, Scope};
+use super::unsplit;
 use crate::sampling::Estimate;
 
 /// Where a number of calls comes from.
@@ -127,6 +128,10 @@ impl Graph {
         }
         graph.settle_roles(roles);
         graph.name_unknown_callers();
+        if scope != Scope::Service {
+            unsplit::take_out_parts(&mut graph.edges);
+            graph.drop_nodes_without_edges();
+        }
         graph.sum_traffic();
         graph
     }
@@ -153,10 +158,13 @@ impl Graph {
             let edge = self.edges.entry(caller).or_default();
             edge.stats.merge(&counted.stats);
             edge.counted_versions.merge(counted.counted_versions);
-            if !self.edges.keys().any(|(source, target)| *source == ends.0 || *target == ends.0) {
-                self.nodes.remove(&ends.0);
-            }
         }
+        self.drop_nodes_without_edges();
+    }
+
+    fn drop_nodes_without_edges(&mut self) {
+        let ends: HashSet<&NodeId> = self.edges.keys().flat_map(|(source, target)| [source, target]).collect();
+        self.nodes.retain(|id, _| ends.contains(id));
     }
 
     fn sum_traffic(&mut self) {

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `names.rs` | which rollup nodes are the same node (aliases, missing namespaces and clusters) |
 //! | `aggregate.rs` | rows → [`Graph`] |
+//! | `unsplit.rs` | counters of a service as a whole beside edges to its parts |
 //! | `select.rs` | focus, namespace, direction and route filters |
 
 mod aggregate;
@@ -13,6 +14,7 @@ mod names;
 mod select;
 #[cfg(test)]
 mod tests;
+mod unsplit;
 
 pub use aggregate::{EdgeTotals, Graph, NodeTotals, RouteTotals, Traffic, Volume, VolumeSource};
 pub(crate) use aggregate::{is_entry_edge, merge_windows, ratio};

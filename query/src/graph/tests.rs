@@ -6,7 +6,7 @@ use windrose_proto::hop::{Entry, EntryRoute, Node};
 use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
 use windrose_proto::time::UnixNanos;
 
-use super::{FocusDirection, Graph, Scope, Selection, VolumeSource};
+use super::{EdgeTotals, FocusDirection, Graph, NodeId, Scope, Selection, VolumeSource};
 
 fn node(name: &str, role: NodeRole) -> Node {
     let (namespace, service) =
@@ -163,6 +163,40 @@ fn an_unknown_caller_is_the_only_one_that_the_callee_does_not_name() {
     let two = [traced("kong", 20), traced("nginx", 20)];
     check(&[&unknown()[..], &two].concat(), &[("(unknown)", 1000), ("kong", 20), ("nginx", 20)]);
     check(&unknown(), &[("(unknown)", 1000)]);
+}
+
+#[test]
+fn a_whole_is_not_told_beside_its_parts() {
+    let counted = |to: &str, calls: i64, is_client: bool| {
+        let mut row = row(node("kong", NodeRole::Gateway), node(to, NodeRole::Sidecar), Direction::NorthSouth, None, 0);
+        let by_code = [(Text::from("200"), calls)].into();
+        let counters = CounterStats { calls, by_code, scrapes: 1, ..CounterStats::default() };
+        let stats = Arc::make_mut(&mut row.stats);
+        *(if is_client { &mut stats.client_counters } else { &mut stats.server_counters }) = counters;
+        row
+    };
+    let check = |whole: i64, parts: &[(&str, i64, bool)], expect: &[&str]| {
+        let mut rows = vec![counted("shop/orders", whole, true)];
+        rows.extend(parts.iter().map(|(part, calls, is_client)| counted(part, *calls, *is_client)));
+        let graph = Graph::build(&rows, Scope::Version);
+        let told = |(ends, edge): (&(NodeId, NodeId), &EdgeTotals)| {
+            let codes: i64 = edge.counters().unwrap().by_code.values().sum();
+            format!("{} {} {codes}", ends.1, edge.volume().calls)
+        };
+        assert_eq!(graph.edges.iter().map(told).collect::<Vec<_>>(), expect);
+        assert_eq!(graph.nodes.len(), expect.len() + 1, "no node without an edge");
+        let service = Graph::build(&rows, Scope::Service);
+        assert_eq!(service.edges.len(), 1);
+    };
+    let (v1, v2) = (("shop/orders@v1", 900, false), ("shop/orders@v2", 95, false));
+    check(1000, &[], &["shop/orders 1000 1000"]);
+    // Pages of two proxies are not of the same moment.
+    check(1000, &[v1, v2], &["shop/orders@v1 900 900", "shop/orders@v2 95 95"]);
+    // Nobody scrapes v2: the rest went to whom nobody says.
+    check(1000, &[v1], &["shop/orders 100 100", "shop/orders@v1 900 900"]);
+    // The caller itself counts by version, and the rest without one.
+    let by_caller = ("shop/orders@v1", 900, true);
+    check(100, &[by_caller], &["shop/orders 100 100", "shop/orders@v1 900 900"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod envoy;
 mod hostile;
 mod prometheus;
 mod receive;
+mod seed;
 mod support;
 mod tables;
 mod tidy;

@@ -34,7 +34,7 @@ fn encode(text: &str) -> String {
 }
 
 /// The result of a query at one instant: labels and values.
-async fn samples(http: &Http, query: &str, time: &str) -> Vec<(BTreeMap<String, String>, f64)> {
+pub(crate) async fn samples(http: &Http, query: &str, time: &str) -> Vec<(BTreeMap<String, String>, f64)> {
     let answer = form(http, "/api/v1/query", &[("query", query), ("time", time)]).await;
     assert_eq!(answer.status, 200, "{query}: {}", answer.text());
     let result = answer.json()["data"]["result"].take();
