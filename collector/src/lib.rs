@@ -8,3 +8,5 @@ pub mod normalise;
 pub mod pipeline;
 pub mod receive;
 pub mod scrape;
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use windrose_proto::span::Span;
 use windrose_proto::time::UnixNanos;
 
 use super::{BodyFormat, ContentEncoding, Decoded, Origin, decode};
+use crate::tests::{shared, skip};
 
 /// Kinds of records in a capture.
 const OTLP_TRACES: u8 = 1;
@@ -146,11 +147,9 @@ fn samples_of_every_proxy_decode_without_loss() {
 
 #[test]
 fn samples_in_json_equal_those_in_protobuf() {
-    let samples = repository().join("../shared/model/samples");
-    if !samples.try_exists().unwrap_or(false) {
-        println!("skipped: no protobuf samples on this machine");
-        return;
-    }
+    let Some(samples) = shared("model/samples") else {
+        return skip("samples in protobuf", "TESTS_SHARED names no folder with model/samples");
+    };
     let now = UnixNanos(1_790_000_000_000_000_000);
     let pairs = documents(&samples, ".otlp.pb");
     assert!(pairs.len() >= 20, "{} samples", pairs.len());
@@ -164,11 +163,9 @@ fn samples_in_json_equal_those_in_protobuf() {
 
 #[test]
 fn documents_of_other_vendors_decode() {
-    let proxies = repository().join("../shared/proxies");
-    if !proxies.try_exists().unwrap_or(false) {
-        println!("skipped: no documents of other vendors on this machine");
-        return;
-    }
+    let Some(proxies) = shared("proxies") else {
+        return skip("documents of other vendors", "TESTS_SHARED names no folder with proxies");
+    };
     let now = UnixNanos(1_790_000_000_000_000_000);
     let mut zipkin = documents(&proxies.join("zipkin-spec"), ".json");
     zipkin.push(proxies.join("envoy/zipkin-lens-envoy.json"));

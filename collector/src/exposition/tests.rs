@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
 use super::{Dialect, Entry, ErrorKind, MetricKind, Parser};
+use crate::tests::{shared, skip};
 
 /// One line per entry, so that expectations read like the page.
 fn render(page: &[u8], dialect: Dialect) -> Vec<String> {
@@ -185,48 +185,6 @@ fn a_page_of_our_mesh_is_read_whole() {
     agrees_with_oracle(page);
 }
 
-/// Third-party pages are not part of the repository; they are read where they are kept.
-fn shared_pages() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/proxies")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let name = path.to_string_lossy().into_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if [".prom", ".prom.txt", ".om.txt"].iter().any(|ending| name.ends_with(ending)) {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
-
-#[test]
-fn every_known_proxy_page_is_read_without_loss() {
-    let pages = shared_pages();
-    if pages.is_empty() {
-        println!("skipped: the collection of proxies' pages is not here");
-    }
-    for path in pages {
-        let page = std::fs::read(&path).unwrap();
-        let text = String::from_utf8_lossy(&page);
-        let is_sample = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-        let lines = text.lines().filter(is_sample).count();
-        // Read as `text/plain`, as most of them were served; the dialect takes both formats.
-        let mut samples = 0;
-        for entry in Parser::new(&page, Dialect::Text) {
-            match entry {
-                Ok(Entry::Sample(_)) => samples += 1,
-                Ok(_) => {}
-                Err(error) => panic!("{}: {error}", path.display()),
-            }
-        }
-        assert_eq!(samples, lines, "{}", path.display());
-    }
-}
-
 // === the differential oracle ===
 
 /// Compares every untyped, counter and gauge sample with what `prometheus-parse` makes of the
@@ -347,10 +305,6 @@ fn type_words_read_back() {
 
 // === conformance material, read where it is kept ===
 
-fn conformance(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/prometheus").join(path)
-}
-
 /// Python wrote bytes that are not UTF-8 as lone surrogates, which JSON readers refuse.
 fn bytes_of_case(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -372,10 +326,10 @@ fn pages_prometheus_refuses_are_refused() {
         #[serde(borrow)]
         input: &'a serde_json::value::RawValue,
     }
-    let Ok(text) = std::fs::read_to_string(conformance("exposition_error_cases.json")) else {
-        println!("skipped: the error cases are not here");
-        return;
+    let Some(path) = shared("prometheus/exposition_error_cases.json") else {
+        return skip("pages that Prometheus refuses", "TESTS_SHARED names no folder with prometheus");
     };
+    let text = std::fs::read_to_string(path).unwrap();
     let cases: Vec<Case<'_>> = serde_json::from_str(&text).unwrap();
     for case in cases {
         let raw = case.input.get().trim_matches('"');
@@ -391,12 +345,11 @@ fn pages_prometheus_refuses_are_refused() {
 
 #[test]
 fn openmetrics_pages_are_judged() {
-    let Ok(folders) = std::fs::read_dir(conformance("openmetrics")) else {
-        println!("skipped: the OpenMetrics pages are not here");
-        return;
+    let Some(folders) = shared("prometheus/openmetrics") else {
+        return skip("OpenMetrics pages", "TESTS_SHARED names no folder with prometheus/openmetrics");
     };
     let (mut good, mut bad, mut refused) = (0, 0, 0);
-    for folder in folders.flatten().map(|folder| folder.path()) {
+    for folder in std::fs::read_dir(folders).unwrap().flatten().map(|folder| folder.path()) {
         let page = std::fs::read(folder.join("metrics")).unwrap();
         let test: serde_json::Value =
             serde_json::from_slice(&std::fs::read(folder.join("test.json")).unwrap()).unwrap();

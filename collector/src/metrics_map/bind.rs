@@ -547,7 +547,7 @@ impl<'a> Reading<'a> {
             Canonical::RequestsInflight => Some(Field::Inflight),
             Canonical::Duration => return self.duration_of(&edge),
             Canonical::Timeouts => Some(Field::Timeouts),
-            Canonical::NoRoute => return self.one(&edge, Field::Reason(Reason::NoRoute)),
+            Canonical::NoRoute | Canonical::NoCluster => return self.one(&edge, Field::Reason(Reason::NoRoute)),
             Canonical::ConnectionsOpened => Some(Field::ConnectionsOpened),
             Canonical::TlsHandshakes => Some(Field::TlsHandshakes),
             Canonical::BytesFromClient => Some(Field::BytesSent),
@@ -570,6 +570,8 @@ impl<'a> Reading<'a> {
         let is_outbound = match self.label("direction").as_deref() {
             Some("outbound") => true,
             Some("inbound") => false,
+            // What policies allow and deny says it by its name.
+            None if self.shape.rule.name.starts_with("inbound_") => false,
             _ => return Bound::Nothing,
         };
         // The proxy's own admin and tap ports.
@@ -821,6 +823,10 @@ impl<'a> Reading<'a> {
                 Some(status) => self.requests(&edge, Code::of_label(&status), false),
                 None => self.one(&edge, Field::Completed),
             },
+            // The handled ones are the same connections again.
+            Canonical::ConnectionsOpened if self.shape.rule.name.ends_with("_accepted") => {
+                self.one(&edge, Field::ConnectionsOpened)
+            }
             Canonical::Duration => self.duration_of(&edge),
             _ => Bound::Nothing,
         }

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use windrose_proto::model::Reporters;
 use windrose_proto::time::{NANOS_PER_SEC, UnixNanos};
@@ -9,7 +8,9 @@ use super::{CounterDelta, EdgeCounts, Observation, Observer, Options, Page, Peer
 use crate::exposition::{Dialect, Line, LineTable, PageReader, Series};
 
 mod counters;
+mod families;
 mod mesh;
+mod pages;
 mod vendors;
 
 /// A target and its state, fed page by page.
@@ -119,8 +120,4 @@ fn total(deltas: &[CounterDelta]) -> BTreeMap<String, EdgeCounts> {
         }
     }
     sums
-}
-
-fn shared(path: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(path)
 }

@@ -1,10 +1,10 @@
 //! What each vendor's families say about edges.
 
 use super::mesh::replay;
-use super::{Scraped, codes, shared, title, total};
-use crate::metrics_map::{batch::batch, table};
+use super::{Scraped, codes, title, total};
+use crate::metrics_map::batch::batch;
 use crate::normalise::overrides::{Alias, Overrides, RoleOverride};
-use windrose_proto::model::{NodeRole, ProxyKind};
+use windrose_proto::model::{NodeRole, ProxyKind, Reason};
 
 /// Two pages of a target; every edge as `title calls[codes] and what else is not zero`.
 #[track_caller]
@@ -286,6 +286,36 @@ fn linkerd_routes_tell_timeouts() {
 }
 
 #[test]
+fn linkerd_policies_deny_without_naming_a_direction() {
+    let page = |value: u64| {
+        format!(
+            "inbound_http_authz_deny_total{{target_addr=\"10.42.0.63:8080\",target_ip=\"10.42.0.63\",target_port=\"8080\",\
+             srv_name=\"default:all-unauthenticated\",tls=\"true\",client_id=\"web.ev.serviceaccount.identity.linkerd.cluster.local\"}} {value}\n"
+        )
+    };
+    let mut target = Scraped::new(&[("deployment", "voting"), ("namespace", "ev")]);
+    let _first = target.page(1, &page(1));
+    let seen = target.page(2, &page(4));
+    assert_eq!(seen.edges.iter().map(title).collect::<Vec<_>>(), ["server web.ev->voting.ev"]);
+    assert_eq!(seen.edges[0].counts.denied, 3);
+}
+
+#[test]
+fn envoys_without_a_cluster_have_no_route() {
+    let page = |value: u64| format!("envoy_http_no_cluster{{envoy_http_conn_manager_prefix=\"ingress\"}} {value}\n");
+    let mut target = Scraped::new(GATEWAY);
+    let _first = target.page(1, &page(1));
+    let seen = target.page(2, &page(3));
+    assert_eq!(seen.edges[0].counts.reasons, [(Reason::NoRoute, 2)].into());
+}
+
+#[test]
+fn nginx_counts_accepted_connections_once() {
+    let page = |value: u64| format!("nginx_connections_accepted {value}\nnginx_connections_handled {value}\n");
+    check(GATEWAY, &page(1), &page(5), &["server (caller)->gw 0[] opened=4"]);
+}
+
+#[test]
 fn ingress_nginx_names_the_service() {
     let page = |value: u64| {
         format!(
@@ -472,83 +502,4 @@ fn a_caller_that_istio_does_not_know_is_an_edge() {
     };
     let labels = [("app", "orders"), ("namespace", "shop"), ("kind", "sidecar")];
     check_batch(&labels, &page(0), &page(2), &["unknown (unknown)(unknown)->orders(sidecar) 2"]);
-}
-
-#[derive(serde::Deserialize)]
-struct MapRow {
-    family: String,
-    canonical: String,
-    scale: f64,
-    r#type: Option<String>,
-}
-
-/// Families mapped here and not there.
-const OURS_ALONE: &[&str] = &[
-    "envoy_cluster_upstream_rq_pending_failure_eject",
-    "envoy_cluster_ssl_handshake",
-    "envoy_http_downstream_cx_ssl_total",
-    "envoy_http_downstream_rq",
-    "nginx_http_request_duration_seconds",
-    "agentgateway_requests_total",
-    "agentgateway_request_duration_seconds",
-];
-
-#[test]
-fn the_table_agrees_with_the_model() {
-    let Ok(text) = std::fs::read_to_string(shared("model/metric_map.json")) else {
-        println!("skipped: the model's table is not here");
-        return;
-    };
-    let rows: Vec<MapRow> = serde_json::from_str(&text).unwrap();
-    let patterns: Vec<(regex::Regex, &MapRow)> =
-        rows.iter().map(|row| (regex::Regex::new(&row.family).unwrap(), row)).collect();
-    for rule in table::rules().filter(|rule| !OURS_ALONE.contains(&rule.name)) {
-        let (_, row) =
-            patterns.iter().find(|(pattern, _)| pattern.is_match(rule.name)).unwrap_or_else(|| panic!("{}", rule.name));
-        assert_eq!(rule.canonical_name(), row.canonical, "{}", rule.name);
-        assert!((rule.scale - row.scale).abs() < 1e-12, "{}", rule.name);
-        assert_eq!(rule.forced.map(|kind| kind.as_str()), row.r#type.as_deref(), "{}", rule.name);
-    }
-    // Sub-counts are left out here by construction instead of being mapped to be ignored.
-    for (pattern, row) in patterns.iter().filter(|(_, row)| row.canonical != "ignore_subcount") {
-        assert!(table::rules().any(|rule| pattern.is_match(rule.name)), "{} ({})", row.family, row.canonical);
-    }
-}
-
-#[test]
-fn pages_of_every_proxy_are_mapped() {
-    let mut seen = 0;
-    for (page, least) in [
-        ("istio/istio-proxy-testdata-rendered.prom", 10),
-        ("istio/merged-15020.synthetic.prom", 1),
-        ("ztunnel/ztunnel-metrics.synthetic.om.txt", 5),
-        ("linkerd/linkerd2-sampleMetrics.prom", 40),
-        ("linkerd/linkerd-proxy-outbound-policy.synthetic.om.txt", 10),
-        ("kong/kong-docs-3.x.prom", 50),
-        ("kong/kong-docs-2.x.prom", 10),
-        ("apisix/apisix-docs.prom", 10),
-        ("haproxy/haproxy-2.6.12-metrics.prom", 100),
-        ("caddy/caddy-2.6.2-metrics.prom", 50),
-        ("nginx/ingress-nginx-canary-page.prom", 10),
-        ("openresty/nginx-lua-prometheus-metrics.prom", 50),
-        ("zuul-scg/spring-cloud-gateway-actuator.synthetic.prom", 4),
-        ("gloo-kgateway/gloo.synthetic.prom", 20),
-        ("gloo-kgateway/kgateway.synthetic.prom", 20),
-        ("contour-envoygateway/contour.synthetic.prom", 20),
-        ("contour-envoygateway/envoy-gateway.synthetic.prom", 20),
-        ("appmesh/appmesh.synthetic.prom", 20),
-    ] {
-        let Ok(text) = std::fs::read_to_string(shared("proxies").join(page)) else { continue };
-        seen += 1;
-        let mut target = Scraped::new(GATEWAY);
-        let first = target.page(1, "");
-        assert!(first.edges.is_empty());
-        // Against an empty first page every counter was born in between.
-        let stats = target.page(2, &text);
-        assert!(stats.stats.mapped >= least, "{page}: {:?}", stats.stats);
-        assert!(!stats.edges.is_empty(), "{page} tells of no edge");
-    }
-    if seen == 0 {
-        println!("skipped: the collection of proxies' pages is not here");
-    }
 }
