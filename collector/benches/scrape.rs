@@ -57,7 +57,7 @@ fn main() {
         let page = Page { body: PAGE.as_bytes(), dialect: Dialect::Text, scraped_at: UnixNanos::from_secs(secs) };
         let mut reader = PageReader::new(page.body, page.dialect, &mut lines);
         let mut observer = Observer::new(&identity, &mut state, page, &options);
-        while let Ok(Some(line)) = reader.next() {
+        while let Ok(Some(line)) = reader.next_line() {
             let Line::Sample { line, series, numbers } = line else { continue };
             let memory = reader.memory(line);
             let counter = match *memory {

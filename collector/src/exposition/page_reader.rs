@@ -39,7 +39,7 @@ impl<'a, 't, T: Default> PageReader<'a, 't, T> {
     ///
     /// # Errors
     /// For a line that cannot be read. Reading may go on with the next.
-    pub fn next(&mut self) -> Result<Option<Line<'a>>, ParseError<'a>> {
+    pub fn next_line(&mut self) -> Result<Option<Line<'a>>, ParseError<'a>> {
         loop {
             let table = &mut *self.table;
             if let Some((line, series, numbers)) = self.parser.known_sample(|series| table.find(series)) {
@@ -100,7 +100,7 @@ mod tests {
     fn read(table: &mut LineTable<String>, page: &str, dialect: Dialect) -> Result<(Vec<Read>, usize), String> {
         let mut reader = PageReader::new(page.as_bytes(), dialect, table);
         let (mut samples, mut known) = (Vec::new(), 0);
-        while let Some(line) = reader.next().map_err(|error| error.to_string())? {
+        while let Some(line) = reader.next_line().map_err(|error| error.to_string())? {
             let Line::Sample { line, series, numbers } = line else { continue };
             let memory = reader.memory(line);
             if memory.is_empty() {

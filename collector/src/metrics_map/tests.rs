@@ -45,7 +45,7 @@ impl Scraped {
         let mut reader = PageReader::new(page.body, page.dialect, &mut self.lines);
         let mut observer = Observer::new(&self.identity, &mut self.state, page, &self.options);
         let mut read = || -> Result<(), String> {
-            while let Some(line) = reader.next().map_err(|error| error.to_string())? {
+            while let Some(line) = reader.next_line().map_err(|error| error.to_string())? {
                 let Line::Sample { line, series, numbers } = line else { continue };
                 let memory = reader.memory(line);
                 let series = || Series::parse(series, page.dialect).unwrap();

@@ -339,7 +339,7 @@ impl Reading<'_> {
         let limit = self.target.pool.limits.sample;
         let latest = page::millis(self.page.scraped_at).saturating_add(FUTURE_MAX_MILLIS);
         let parse_error = |error: exposition::ParseError<'p>| PageError::Parse(error.to_string());
-        while let Some(line) = reader.next().map_err(parse_error)? {
+        while let Some(line) = reader.next_line().map_err(parse_error)? {
             let (line, text, numbers) = match line {
                 Line::Sample { line, series, numbers } => (line, series, numbers),
                 Line::Metadata(entry) => {

@@ -139,10 +139,7 @@ impl Worker {
         let mut append = append;
         for _attempt in 0..STORE_ATTEMPTS {
             series::report(&self.target, report, &mut append);
-            let error = match append.commit().await {
-                Ok(_) => return self.status.note_stored(None),
-                Err(error) => error,
-            };
+            let Err(error) = append.commit().await else { return self.status.note_stored(None) };
             let AppendError::Expired { series: expired } = &error else {
                 if self.status.is_news(&error.to_string()) {
                     let job = &self.target.pool.job_name;
