@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod exposition;
+pub mod in_force;
 pub mod join;
 pub mod metrics_map;
 pub mod normalise;

@@ -36,6 +36,7 @@
 //! aborts (`FI`), and what the gateway's own filters refuse (`RL`, 401).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use windrose_proto::Text;
 use windrose_proto::model::{NodeRole, Protocol, ProxyKind, Reason, Reporters};
@@ -71,7 +72,7 @@ pub struct Page<'a> {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Names, roles, and which hosts are inside.
-    pub overrides: Overrides,
+    pub overrides: Arc<Overrides>,
     /// Most series remembered per target. One costs about 300 bytes, so the default bounds a target
     /// at 60 MB; an Envoy with 2 000 upstream clusters needs about 90 000.
     pub series_max: usize,
@@ -241,6 +242,14 @@ impl<'a> Observer<'a> {
         self.state.admit(sample, context, self.options.series_max)
     }
 
+    /// Works out anew what a line is good for that was seen before hosts were told apart as they are
+    /// now. It goes on under the number it has.
+    pub fn admit_again(&mut self, line: Use, sample: &Series<'_>) {
+        let Self { identity, page, options, .. } = self;
+        let context = self.context.get_or_insert_with(|| bind::Context::of(identity, *page, options));
+        self.state.admit_again(line, sample, context);
+    }
+
     /// Takes the value of a line.
     #[inline]
     pub fn take(&mut self, line: Use, value: f64) {
@@ -274,7 +283,7 @@ pub const SERIES_PER_TARGET_MAX: usize = 200_000;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { overrides: Overrides::default(), series_max: SERIES_PER_TARGET_MAX, internal_clusters: Vec::new() }
+        Self { overrides: Arc::default(), series_max: SERIES_PER_TARGET_MAX, internal_clusters: Vec::new() }
     }
 }
 

@@ -238,6 +238,15 @@ impl TestServer {
         kill_process(pid, Signal::TERM).expect("asking the server to end");
     }
 
+    /// Asks it to read its configuration again.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn hang_up(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, Signal::HUP).expect("asking the server to reload");
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

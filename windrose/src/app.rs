@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use windrose_collector::in_force::InForce;
 use windrose_collector::join::derive::{DeriveOptions, derive};
 use windrose_collector::join::joiner::JoinLimits;
 use windrose_collector::normalise::Normaliser;
-use windrose_collector::normalise::overrides::Overrides;
 use windrose_collector::pipeline::{self, Pipeline, PipelineConfig, SealPolicy};
 use windrose_collector::receive::{MetricReceiver, ReceiveOptions, Receiver};
 use windrose_proto::time::Clock;
@@ -111,15 +111,22 @@ impl App {
         let opening =
             Metrics::open(config, sync_policy(config), Arc::clone(&disk), Arc::clone(&clock), ingest.handle().clone());
         let metrics = ingest.block_on(opening)?;
-        let starting = Pipeline::start(pipeline_config(config), disk, Arc::clone(&clock), ingest.handle().clone());
+        let overrides = InForce::new(config.join.overrides.clone());
+        let starting = Pipeline::start(
+            pipeline_config(config, overrides.clone()),
+            disk,
+            Arc::clone(&clock),
+            ingest.handle().clone(),
+        );
         let pipeline = ingest.block_on(starting)?;
         metrics.start();
         let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
         let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
         let metric_receiver = MetricReceiver::new(Arc::clone(&receiver), metrics.store().clone());
         let store = metrics.store().clone();
-        let scraping = Scraping::start(config, &pipeline, store, Arc::clone(&clock), ingest.handle());
-        let reloader = Arc::new(Reloader::new(source, scraping.handle(), loaded.clone()));
+        let scraping =
+            Scraping::start(config, overrides.clone(), &pipeline, store, Arc::clone(&clock), ingest.handle());
+        let reloader = Arc::new(Reloader::new(source, scraping.handle(), overrides.clone(), loaded.clone()));
         let sealed = Arc::clone(pipeline.sealed());
         let maintenance = Maintenance::start(config, sealed, Arc::clone(&clock), ingest.handle());
 
@@ -146,6 +153,7 @@ impl App {
         }));
         let api = windrose_query::http::router(query_state(
             config,
+            overrides,
             &pipeline,
             metrics.store().clone(),
             &scraping,
@@ -254,7 +262,7 @@ fn sync_policy(config: &Config) -> SyncPolicy {
     }
 }
 
-fn pipeline_config(config: &Config) -> PipelineConfig {
+fn pipeline_config(config: &Config, overrides: InForce) -> PipelineConfig {
     let wal = &config.wal;
     PipelineConfig {
         data_dir: config.data_dir.clone(),
@@ -270,7 +278,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
             max_age: config.join.max_age,
             max_open_bytes: config.join.max_open_bytes.as_usize(),
         },
-        overrides: config.join.overrides.clone(),
+        overrides,
         tick: config.join.tick,
         drain: config.drain_timeout,
         seal: SealPolicy { interval: config.seal.interval, max_bytes: config.seal.max_bytes.as_usize() },
@@ -279,6 +287,7 @@ fn pipeline_config(config: &Config) -> PipelineConfig {
 
 fn query_state(
     config: &Config,
+    overrides: InForce,
     pipeline: &Pipeline,
     metrics: MetricStore,
     scraping: &Scraping,
@@ -291,7 +300,7 @@ fn query_state(
         memory_bytes: config.query.memory_limit.as_usize(),
         ..QueryLimits::default()
     };
-    let derive = derive_fn(config.join.overrides.clone());
+    let derive = derive_fn(overrides);
     let store = pipeline.store().clone();
     let mut state = QueryState::new(store, metrics, clock, derive, scraping.targets(), limits, query.handle().clone());
     state.require_tenant = config.tenancy.require_header;
@@ -308,9 +317,9 @@ fn query_state(
 }
 
 /// The join of a single trace, for answers about it.
-fn derive_fn(overrides: Overrides) -> DeriveFn {
+fn derive_fn(overrides: InForce) -> DeriveFn {
     Arc::new(move |spans| {
-        let mut normaliser = Normaliser::new(overrides.clone());
+        let mut normaliser = Normaliser::new(overrides.get());
         let options = DeriveOptions::from(&normaliser);
         let normal: Vec<_> = spans.iter().map(|span| Arc::new(normaliser.normalise(span))).collect();
         derive(&normal, &options)

@@ -1,12 +1,14 @@
 //! Reading the configuration again while the process runs: on SIGHUP and on `POST /-/reload`.
 //!
 //! Scrape configurations take effect; targets that are the same before and after go on undisturbed.
-//! Every other key that changed is named as needing a restart. A file that cannot be read or does
+//! Overrides of names, roles and hosts take effect for what is joined and counted from then on. Every
+//! other key that changed is named as needing a restart. A file that cannot be read or does
 //! not hold together leaves everything as it was, and the answer says why.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windrose_collector::in_force::InForce;
 use windrose_collector::scrape::ScrapeHandle;
 
 use crate::config::{Effective, Loaded};
@@ -18,6 +20,7 @@ pub type ConfigSource = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
 pub struct Reloader {
     source: ConfigSource,
     scrape: ScrapeHandle,
+    overrides: InForce,
     /// What is in force; held while reloading, so that two reloads come one after the other.
     current: Mutex<Loaded>,
 }
@@ -36,8 +39,8 @@ impl fmt::Debug for Reloader {
 }
 
 impl Reloader {
-    pub(crate) fn new(source: ConfigSource, scrape: ScrapeHandle, current: Loaded) -> Self {
-        Self { source, scrape, current: Mutex::new(current) }
+    pub(crate) fn new(source: ConfigSource, scrape: ScrapeHandle, overrides: InForce, current: Loaded) -> Self {
+        Self { source, scrape, overrides, current: Mutex::new(current) }
     }
 
     /// Reads the configuration again. Reads files; not for a runtime's own thread.
@@ -50,7 +53,12 @@ impl Reloader {
             tracing::error!(error, "the configuration was not reloaded; everything goes on as it was");
         })?;
         self.scrape.reload(loaded.config.scrape.clone());
-        let need_restart = changed(&current.effective, &loaded.effective);
+        let (taken, need_restart): (Vec<String>, Vec<String>) =
+            changed(&current.effective, &loaded.effective).into_iter().partition(|path| takes_effect(path));
+        if !taken.is_empty() {
+            self.overrides.replace(loaded.config.join.overrides.clone());
+            tracing::info!(keys = taken.join(", "), "overrides are in force");
+        }
         if need_restart.is_empty() {
             tracing::info!("configuration reloaded");
         } else {
@@ -59,6 +67,8 @@ impl Reloader {
         // The keys that need a restart stay different until there is one, so they are told each time.
         current.scrape_yaml = loaded.scrape_yaml;
         current.config.scrape = loaded.config.scrape;
+        current.config.join.overrides = loaded.config.join.overrides;
+        take_over(&mut current.effective, loaded.effective);
         Ok(Reloaded { need_restart })
     }
 
@@ -67,6 +77,23 @@ impl Reloader {
     pub fn effective_yaml(&self) -> String {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         crate::config::effective_yaml(&current.effective, &current.scrape_yaml)
+    }
+}
+
+/// Keys, besides the scraper's, that a reload puts into force.
+const TAKES_EFFECT: &str = "join.overrides.";
+
+fn takes_effect(path: &str) -> bool {
+    path.starts_with(TAKES_EFFECT)
+}
+
+/// Makes what a reload put into force part of the effective configuration; the rest stays as it was at the start.
+fn take_over(current: &mut [Effective], loaded: Vec<Effective>) {
+    let mut taken: Vec<Effective> = loaded.into_iter().filter(|one| takes_effect(&one.path)).collect();
+    for old in current.iter_mut().filter(|one| takes_effect(&one.path)) {
+        if let Some(at) = taken.iter().position(|new| new.path == old.path) {
+            *old = taken.swap_remove(at);
+        }
     }
 }
 
@@ -84,13 +111,25 @@ fn changed(before: &[Effective], after: &[Effective]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::changed;
+    use super::{changed, take_over, takes_effect};
     use crate::config::{Config, Overrides};
 
     #[track_caller]
     fn check(before: &str, after: &str, expect: &[&str]) {
         let effective = |yaml| Config::load(Some(("test", yaml)), &Overrides::default()).unwrap().effective;
         assert_eq!(changed(&effective(before), &effective(after)), expect, "{before} -> {after}");
+    }
+
+    #[test]
+    fn overrides_are_taken_over_and_nothing_else() {
+        let effective = |yaml| Config::load(Some(("test", yaml)), &Overrides::default()).unwrap().effective;
+        let mut current = effective("query: {timeout: 5s}");
+        let loaded = effective("query: {timeout: 6s}\njoin: {overrides: {aliases: {a: b}, internal_suffixes: [x]}}");
+        let paths = changed(&current, &loaded);
+        assert_eq!(paths, ["join.overrides.aliases", "join.overrides.internal_suffixes", "query.timeout"]);
+        assert_eq!(paths.iter().filter(|path| takes_effect(path)).count(), 2);
+        take_over(&mut current, loaded.clone());
+        assert_eq!(changed(&current, &loaded), ["query.timeout"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc::Receiver;
-use windrose_collector::metrics_map;
+use windrose_collector::in_force::InForce;
 use windrose_collector::pipeline::{LogIntake, Pipeline};
 use windrose_collector::scrape::{EVENTS_WAITING_MAX, Health, ScrapeEvent, ScrapeHandle, Scraper, TargetStatus};
 use windrose_proto::time::Clock;
@@ -30,6 +30,7 @@ impl Scraping {
     /// the pipeline.
     pub(crate) fn start(
         config: &Config,
+        overrides: InForce,
         pipeline: &Pipeline,
         metrics: MetricStore,
         clock: Arc<dyn Clock>,
@@ -37,9 +38,7 @@ impl Scraping {
     ) -> Self {
         let tasks = Tasks::new(runtime.clone());
         let (sender, events) = tasks::channel(EVENTS_WAITING_MAX);
-        let options =
-            metrics_map::Options { overrides: config.join.overrides.clone(), ..metrics_map::Options::default() };
-        let (handle, scraper) = Scraper::new(config.scrape.clone(), clock, metrics, sender, options);
+        let (handle, scraper) = Scraper::new(config.scrape.clone(), clock, metrics, sender, overrides);
         tasks.spawn("scraper", scraper.run(tasks.stopping()));
         tasks.spawn("scraped counters", hand_on(events, Arc::clone(pipeline.intake())));
         Self { tasks, targets: Arc::new(ScrapeTargets(handle)) }

@@ -14,16 +14,17 @@ use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 use windrose_proto::{Text, wire};
 use windrose_store::ledger::Reporter;
-use windrose_store::row::SpanRow;
 use windrose_store::sealed::TenantCatalog;
 use windrose_store::snapshot::Revisions;
 use windrose_store::store::Store;
 
 pub use super::across::AcrossCounts;
+use super::editions::Editions;
 use super::tenant::TenantJoin;
 pub use super::tenant::{ArchiveError, JoinCounts, JoinLimits, NothingSealed, SealBatch, TraceArchive, TraceArchives};
 pub use super::uses::SpanUses;
 use crate::normalise::Normaliser;
+use crate::normalise::overrides::Overrides;
 
 /// Gauges of the join at one instant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +40,7 @@ pub struct JoinGauges {
 #[derive(Debug)]
 pub struct Joiner {
     tenants: BTreeMap<TenantId, TenantJoin>,
-    normaliser: Normaliser,
+    editions: Editions,
     limits: JoinLimits,
     store: Store,
 }
@@ -47,8 +48,8 @@ pub struct Joiner {
 impl Joiner {
     /// An empty join that publishes to `store`.
     #[must_use]
-    pub const fn new(normaliser: Normaliser, limits: JoinLimits, store: Store) -> Self {
-        Self { tenants: BTreeMap::new(), normaliser, limits, store }
+    pub fn new(normaliser: Normaliser, limits: JoinLimits, store: Store) -> Self {
+        Self { tenants: BTreeMap::new(), editions: Editions::new(normaliser), limits, store }
     }
 
     /// Makes a tenant's sealed data known before anything is received for it, and takes up the
@@ -64,7 +65,7 @@ impl Joiner {
     ) {
         let mut join = TenantJoin::new(self.limits, catalog, revisions, now);
         for trace in open_traces {
-            join.resume(*trace, archive, &mut self.normaliser, now);
+            join.resume(*trace, archive, &mut self.editions, now);
         }
         self.tenants.insert(tenant.clone(), join);
     }
@@ -87,8 +88,7 @@ impl Joiner {
         let limits = self.limits;
         let join = tenant_join(&mut self.tenants, tenant, limits, now);
         for span in spans {
-            let normal = Arc::new(self.normaliser.normalise(&span));
-            join.ingest(SpanRow { span: Arc::new(span), normal, arrived }, archive, &mut self.normaliser, now);
+            join.ingest(span, arrived, archive, &mut self.editions, now);
         }
     }
 
@@ -119,7 +119,7 @@ impl Joiner {
     pub fn tick(&mut self, archives: &dyn TraceArchives, now: UnixNanos) {
         for join in self.tenants.values_mut() {
             let archive = archives.archive(join.catalog());
-            join.tick(&mut self.normaliser, &*archive, now);
+            join.tick(&mut self.editions, &*archive, now);
         }
         self.publish(now);
     }
@@ -148,6 +148,10 @@ impl Joiner {
         if let Some(join) = self.tenants.get_mut(tenant) {
             join.finish_seal(catalog);
         }
+        if self.editions.has_old() {
+            let tenants = &self.tenants;
+            self.editions.retain(|edition| tenants.values().any(|join| join.needs(edition)));
+        }
     }
 
     /// The sealed files of a tenant are others now, with the same rows or with rows of other
@@ -156,9 +160,12 @@ impl Joiner {
         tenant_join(&mut self.tenants, tenant, self.limits, now).replace_catalog(catalog);
     }
 
-    /// Replaces the operator's overrides; open traces are derived with them from their next span on.
-    pub fn set_normaliser(&mut self, normaliser: Normaliser) {
-        self.normaliser = normaliser;
+    /// Reads traces that begin from now on with `overrides`, if they are others than those in force. A
+    /// trace keeps those it began with as long as its spans are in memory.
+    pub fn follow(&mut self, overrides: &Arc<Overrides>) {
+        if self.editions.follow(overrides) {
+            self.tenants.values_mut().for_each(TenantJoin::forget_names);
+        }
     }
 
     /// Sums over all tenants since the start.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `derive/` | spans of one trace → request, hops, verdicts (the trace-level rules) |
 //! | `diff.rs` | which hops to take back and which to add |
+//! | `editions.rs` | which overrides a trace is read with |
 //! | `edge_keys.rs` | keys of edges, shared |
 //! | `open_trace.rs` | the spans of one trace that may still grow, without duplicates |
 //! | `tenant.rs` | all open traces of one tenant and what they have emitted so far |
@@ -16,6 +17,7 @@ mod across;
 pub mod derive;
 mod diff;
 mod edge_keys;
+mod editions;
 pub mod joiner;
 mod open_trace;
 mod tenant;

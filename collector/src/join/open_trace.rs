@@ -12,6 +12,7 @@ use windrose_proto::time::UnixNanos;
 use windrose_store::row::SpanRow;
 
 use super::derive::distinct_key;
+use super::editions::Edition;
 use super::uses::SpanUses;
 use crate::normalise::fact::span_id;
 
@@ -57,6 +58,8 @@ pub(super) struct OpenTrace {
     pub(super) duplicates: Vec<SpanId>,
     /// How its spans are used as last derived.
     pub(super) uses: SpanUses,
+    /// Of the overrides that its spans are read with.
+    pub(super) edition: Edition,
     bytes: usize,
 }
 
@@ -80,7 +83,7 @@ mod foldhash_fixed {
 const DUPLICATES_KEPT: usize = 1_000;
 
 impl OpenTrace {
-    pub(super) fn new(now: UnixNanos) -> Self {
+    pub(super) fn new(edition: Edition, now: UnixNanos) -> Self {
         Self {
             spans: Vec::new(),
             places: HashMap::with_hasher(foldhash_fixed::Fixed),
@@ -93,6 +96,7 @@ impl OpenTrace {
             last_arrival: now,
             duplicates: Vec::new(),
             uses: SpanUses::default(),
+            edition,
             bytes: size_of::<Self>(),
         }
     }

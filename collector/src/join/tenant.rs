@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use windrose_proto::edge::{CounterStats, EdgeKey, Sign};
 use windrose_proto::hop::{Derived, Hop, Question, Request};
 use windrose_proto::id::TraceId;
@@ -26,9 +26,10 @@ use windrose_store::sealed::TenantCatalog;
 use windrose_store::snapshot::{Revisions, TenantSnapshot};
 
 use super::across::{Across, AcrossCounts};
-use super::derive::{DeriveOptions, derive};
+use super::derive::derive;
 use super::diff::diff;
 use super::edge_keys::EdgeKeys;
+use super::editions::{Edition, Editions};
 use super::open_trace::{OpenTrace, Taken};
 use super::uses::SpanUses;
 use crate::normalise::{Normaliser, fact};
@@ -140,9 +141,9 @@ pub(super) struct TenantJoin {
     /// Open traces in the order in which they are to be looked at for settling.
     waiting: VecDeque<(UnixNanos, TraceId)>,
     dirty: Vec<TraceId>,
-    /// Traces settled in the current generation and in the one being sealed.
-    settled: HashSet<TraceId>,
-    settled_sealing: HashSet<TraceId>,
+    /// Traces settled in the current generation and in the one being sealed, as they were read.
+    settled: HashMap<TraceId, Edition>,
+    settled_sealing: HashMap<TraceId, Edition>,
     keys: EdgeKeys,
     across: Across,
 
@@ -167,8 +168,8 @@ impl TenantJoin {
             row_bytes: 0,
             waiting: VecDeque::new(),
             dirty: Vec::new(),
-            settled: HashSet::new(),
-            settled_sealing: HashSet::new(),
+            settled: HashMap::new(),
+            settled_sealing: HashMap::new(),
             keys: EdgeKeys::default(),
             across: Across::default(),
             hot: HotTables::default(),
@@ -187,16 +188,20 @@ impl TenantJoin {
     /// Takes one received span.
     pub(super) fn ingest(
         &mut self,
-        row: SpanRow,
+        span: Span,
+        arrived: UnixNanos,
         archive: &dyn TraceArchive,
-        normaliser: &mut Normaliser,
+        editions: &mut Editions,
         now: UnixNanos,
     ) {
-        let trace = row.span.trace_id;
+        let trace = span.trace_id;
         if !self.open.contains_key(&trace) {
-            self.open_trace(trace, archive, normaliser, now);
+            self.open_trace(trace, archive, editions, now);
         }
         let Some(open) = self.open.get_mut(&trace) else { return };
+        let edition = open.edition;
+        let normal = Arc::new(editions.of(edition).normalise(&span));
+        let row = SpanRow { span: Arc::new(span), normal, arrived };
         let was_dirty = open.dirty || !open.duplicates.is_empty();
         let bytes_before = open.bytes();
         let taken = open.take(&row);
@@ -208,7 +213,9 @@ impl TenantJoin {
         }
         self.book(&row, taken, late);
         if taken != Taken::Duplicate {
-            self.across.see(&row.normal);
+            if edition == editions.latest() {
+                self.across.see(&row.normal);
+            }
             self.row_bytes += row.heap_estimate_bytes();
             self.pending_spans.push(row);
         }
@@ -241,10 +248,14 @@ impl TenantJoin {
     }
 
     /// Opens a trace; one that had been settled comes back with its spans and what it has emitted.
-    fn open_trace(&mut self, trace: TraceId, archive: &dyn TraceArchive, normaliser: &mut Normaliser, now: UnixNanos) {
-        let mut open = OpenTrace::new(now);
-        for row in self.known_spans(trace, archive, normaliser, now) {
-            self.across.see(&row.normal);
+    fn open_trace(&mut self, trace: TraceId, archive: &dyn TraceArchive, editions: &mut Editions, now: UnixNanos) {
+        let settled = self.settled.get(&trace).or_else(|| self.settled_sealing.get(&trace));
+        let edition = settled.copied().unwrap_or_else(|| editions.latest());
+        let mut open = OpenTrace::new(edition, now);
+        for row in self.known_spans(trace, archive, editions.of(edition), now) {
+            if edition == editions.latest() {
+                self.across.see(&row.normal);
+            }
             open.take(&row);
         }
         if !open.has_spans() {
@@ -252,7 +263,7 @@ impl TenantJoin {
         } else {
             open.dirty = false;
             open.duplicates.clear();
-            let derived = derive(&open.normalised(), &DeriveOptions::from(&*normaliser));
+            let derived = derive(&open.normalised(), &editions.options(edition));
             open.uses = SpanUses::of(&derived);
             open.emitted = derived.hops;
             open.request = Some(Arc::new(derived.request));
@@ -270,10 +281,10 @@ impl TenantJoin {
         &mut self,
         trace: TraceId,
         archive: &dyn TraceArchive,
-        normaliser: &mut Normaliser,
+        editions: &mut Editions,
         now: UnixNanos,
     ) {
-        self.open_trace(trace, archive, normaliser, now);
+        self.open_trace(trace, archive, editions, now);
         if let Some(open) = self.open.get_mut(&trace) {
             open.written_revision = 0;
             open.changed = true;
@@ -288,7 +299,7 @@ impl TenantJoin {
         now: UnixNanos,
     ) -> Vec<SpanRow> {
         let mut rows = Vec::new();
-        if self.settled.contains(&trace) || self.settled_sealing.contains(&trace) {
+        if self.settled.contains_key(&trace) || self.settled_sealing.contains_key(&trace) {
             rows.extend(self.pending_spans.iter().filter(|row| row.span.trace_id == trace).cloned());
             rows.extend(self.hot.spans_of_trace(trace).cloned());
             if let Some(sealing) = &self.sealing {
@@ -329,15 +340,15 @@ impl TenantJoin {
     }
 
     /// Derives what changed, tells traces what others know, settles what is due.
-    pub(super) fn tick(&mut self, normaliser: &mut Normaliser, archive: &dyn TraceArchive, now: UnixNanos) {
-        self.rederive_dirty(normaliser, now);
+    pub(super) fn tick(&mut self, editions: &mut Editions, archive: &dyn TraceArchive, now: UnixNanos) {
+        self.rederive_dirty(editions, now);
         for (trace, question, fact) in self.across.take_news() {
             if !self.open.contains_key(&trace) {
-                self.open_trace(trace, archive, normaliser, now);
+                self.open_trace(trace, archive, editions, now);
             }
-            self.tell(trace, &question, &fact, normaliser, now);
+            self.tell(trace, &question, &fact, editions, now);
         }
-        self.rederive_dirty(normaliser, now);
+        self.rederive_dirty(editions, now);
         self.across.sweep(now);
         while let Some((due, trace)) = self.waiting.front().copied() {
             if due > now && self.open_bytes <= self.limits.max_open_bytes {
@@ -359,10 +370,9 @@ impl TenantJoin {
         self.publish_rows();
     }
 
-    fn rederive_dirty(&mut self, normaliser: &mut Normaliser, now: UnixNanos) {
-        let options = DeriveOptions::from(&*normaliser);
+    fn rederive_dirty(&mut self, editions: &mut Editions, now: UnixNanos) {
         for trace in std::mem::take(&mut self.dirty) {
-            if let Some(derived) = self.derive(trace, normaliser, &options, now) {
+            if let Some(derived) = self.derive(trace, editions, now) {
                 self.emit(trace, derived);
             }
             self.book_duplicates(trace);
@@ -370,25 +380,20 @@ impl TenantJoin {
     }
 
     /// What a trace derives to, once it has been told what others know; `None` when nothing changed.
-    fn derive(
-        &mut self,
-        trace: TraceId,
-        normaliser: &mut Normaliser,
-        options: &DeriveOptions,
-        now: UnixNanos,
-    ) -> Option<Derived> {
+    fn derive(&mut self, trace: TraceId, editions: &mut Editions, now: UnixNanos) -> Option<Derived> {
         let open = self.open.get_mut(&trace).filter(|open| open.dirty && open.has_spans())?;
         open.dirty = false;
-        let mut derived = derive(&open.normalised(), options);
+        let options = editions.options(open.edition);
+        let mut derived = derive(&open.normalised(), &options);
         self.counts.derivations += 1;
         for question in &derived.questions {
             if let Some(fact) = self.across.ask(trace, question, now) {
-                self.tell(trace, question, &fact, normaliser, now);
+                self.tell(trace, question, &fact, editions, now);
             }
         }
         let open = self.open.get_mut(&trace)?;
         if std::mem::take(&mut open.dirty) {
-            derived = derive(&open.normalised(), options);
+            derived = derive(&open.normalised(), &options);
             self.counts.derivations += 1;
         }
         self.across.offer(&derived, now);
@@ -396,7 +401,7 @@ impl TenantJoin {
     }
 
     /// Stores what other traces say about this one, unless it has been told so already.
-    fn tell(&mut self, trace: TraceId, question: &Question, fact: &Fact, normaliser: &mut Normaliser, now: UnixNanos) {
+    fn tell(&mut self, trace: TraceId, question: &Question, fact: &Fact, editions: &mut Editions, now: UnixNanos) {
         let Some(open) = self.open.get_mut(&trace).filter(|open| open.has_spans()) else { return };
         let decisions = match open.told(question) {
             Some((told, _)) if told == fact => return,
@@ -404,7 +409,8 @@ impl TenantJoin {
             None => 0,
         };
         let span = fact::to_span(trace, question, fact, decisions + 1);
-        let row = SpanRow { normal: Arc::new(normaliser.normalise(&span)), span: Arc::new(span), arrived: now };
+        let normal = Arc::new(editions.of(open.edition).normalise(&span));
+        let row = SpanRow { normal, span: Arc::new(span), arrived: now };
         let was_dirty = open.dirty || !open.duplicates.is_empty();
         let bytes_before = open.bytes();
         open.take(&row);
@@ -467,7 +473,7 @@ impl TenantJoin {
     fn settle(&mut self, trace: TraceId) {
         let Some(open) = self.open.remove(&trace) else { return };
         self.open_bytes -= open.bytes();
-        self.settled.insert(trace);
+        self.settled.insert(trace, open.edition);
         self.counts.traces_settled += 1;
         self.changed = true;
         let Some(request) = open.request.filter(|_| open.changed || open.written_revision == 0) else { return };
@@ -559,6 +565,17 @@ impl TenantJoin {
         }
         self.sealed = catalog;
         self.changed = true;
+    }
+
+    /// Other overrides are in force: addresses are to be known by the names that these give.
+    pub(super) fn forget_names(&mut self) {
+        self.across.forget_names();
+    }
+
+    /// Whether the spans of a trace in memory are read with the overrides of `edition`.
+    pub(super) fn needs(&self, edition: Edition) -> bool {
+        let settled = self.settled.values().chain(self.settled_sealing.values());
+        self.open.values().map(|open| open.edition).chain(settled.copied()).any(|needed| needed == edition)
     }
 
     pub(super) fn catalog(&self) -> Arc<TenantCatalog> {

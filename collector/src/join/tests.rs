@@ -23,7 +23,7 @@ use windrose_store::store::Store;
 use super::derive::{DeriveOptions, derive};
 use super::joiner::{ArchiveError, JoinLimits, Joiner, TraceArchive, TraceArchives};
 use crate::normalise::Normaliser;
-use crate::normalise::overrides::Overrides;
+use crate::normalise::overrides::{Alias, Overrides};
 
 pub(super) const START: u64 = 1_800_000_000_000_000_000;
 
@@ -153,7 +153,11 @@ type Rows = BTreeMap<TraceId, (Request, Vec<Hop>)>;
 
 /// What must come out: each trace derived once from all its spans.
 fn model(spans: &[Span]) -> (Rollup, Rows) {
-    let mut normaliser = Normaliser::new(Overrides::default());
+    model_with(spans, &Arc::default())
+}
+
+fn model_with(spans: &[Span], overrides: &Arc<Overrides>) -> (Rollup, Rows) {
+    let mut normaliser = Normaliser::new(Arc::clone(overrides));
     let mut traces: BTreeMap<TraceId, Vec<_>> = BTreeMap::new();
     for span in spans {
         traces.entry(span.trace_id).or_default().push(Arc::new(normaliser.normalise(span)));
@@ -363,6 +367,45 @@ fn a_late_span_makes_a_revision_and_is_counted() {
     let (want_rollup, want_rows) = model(&spans);
     assert_eq!(rollup, want_rollup);
     assert_eq!(rows, want_rows);
+}
+
+/// A trace that was settled, one that was open and one that began after other overrides came into
+/// force; the rest of the first two comes later, the third's caller is known by its address only.
+#[test]
+fn a_trace_keeps_the_overrides_it_began_with() {
+    let renamed = Arc::new(Overrides {
+        aliases: [("orders".to_owned(), Alias::parse("sales/shop"))].into(),
+        ..Overrides::default()
+    });
+    let [settled, open, fresh] = [0, 1, 2].map(|number| trace_spans(number, 5, 200));
+    let mut run = Run::new();
+    run.ingest(&settled[..4]);
+    run.tick(1);
+    run.tick(11);
+    run.ingest(&open[..3]);
+    run.tick(1);
+    run.joiner.follow(&renamed);
+    run.ingest(&fresh);
+    run.ingest(&settled[4..]);
+    // The open ones stay what they are beyond a seal.
+    run.seal();
+    run.ingest(&open[3..]);
+    run.tick(1);
+    run.tick(11);
+    let (rollup, rows) = published(&run.store, &run.sealed);
+    let (mut want_rollup, mut want_rows) = model(&[settled, open].concat());
+    let (fresh_rollup, fresh_rows) = model_with(&fresh, &renamed);
+    for (key, stats) in fresh_rollup {
+        want_rollup.entry(key).or_default().merge(&stats);
+    }
+    want_rows.extend(fresh_rows);
+    assert_eq!(edge_names(&rollup), edge_names(&want_rollup));
+    assert_eq!(comparable(rollup), comparable(want_rollup));
+    assert_eq!(rows, want_rows);
+    assert!(rows.values().flat_map(|(_, hops)| hops).any(|hop| hop.destination.service == "shop"));
+    // The same overrides once more change nothing.
+    run.joiner.follow(&renamed);
+    assert_eq!(run.joiner.counts().spans_duplicate, 0);
 }
 
 #[test]

@@ -204,6 +204,16 @@ impl TargetState {
         Use::Counter(slot)
     }
 
+    /// See [`super::Observer::admit_again`].
+    pub(super) fn admit_again(&mut self, line: Use, sample: &exposition::Series<'_>, context: &Context<'_>) {
+        let (Use::Counter(slot), Some(shape)) = (line, bind::shape_of(&sample.name)) else { return };
+        let bound = bind::bind(context, shape, sample.labels);
+        let fresh = self.remember(bound, shape.rule, shape.part, sample);
+        let series = &mut self.series[slot as usize];
+        let Series { value, last_scrape, .. } = *series;
+        *series = Series { value, last_scrape, ..fresh };
+    }
+
     fn remember(&mut self, bound: Bound, rule: &Rule, part: Part, sample: &exposition::Series<'_>) -> Series {
         let is_internal = matches!(bound, Bound::Internal);
         let mut fields = SmallVec::new();

@@ -108,10 +108,4 @@ impl Interner {
             &self.destinations.get_or_insert(self.hasher.hash_one(parts), |known| parts.is(&known.raw), make).named,
         )
     }
-
-    /// Forgets what depends on the operator's rules, after they changed.
-    pub(super) fn forget_names(&mut self) {
-        self.identities.entries.clear();
-        self.destinations.entries.clear();
-    }
 }

@@ -43,20 +43,14 @@ pub struct Normaliser {
 impl Normaliser {
     /// With what the operator says.
     #[must_use]
-    pub fn new(overrides: Overrides) -> Self {
-        Self { overrides: Arc::new(overrides), ..Self::default() }
+    pub fn new(overrides: impl Into<Arc<Overrides>>) -> Self {
+        Self { overrides: overrides.into(), ..Self::default() }
     }
 
     /// What the operator says at present.
     #[must_use]
     pub fn overrides(&self) -> &Arc<Overrides> {
         &self.overrides
-    }
-
-    /// Uses other overrides from the next span on.
-    pub fn set_overrides(&mut self, overrides: Overrides) {
-        self.overrides = Arc::new(overrides);
-        self.interner.forget_names();
     }
 
     /// The normalised span. Total: every span gives one, if only with unknowns.

@@ -278,8 +278,8 @@ fn overrides_come_first() {
         "client sdk x # service.name=b # server.address=db.shop.svc",
         "none/P10 upstream/V10b app/R6 b → db outside/T4",
     );
-    normaliser.set_overrides(Overrides::default());
-    let plain = normaliser.normalise(&span("client sdk x # service.name=orders-svc # server.address=orders-svc"));
+    let plain =
+        Normaliser::default().normalise(&span("client sdk x # service.name=orders-svc # server.address=orders-svc"));
     assert_eq!(shown(&plain), "none/P10 upstream/V10b app/R6 orders-svc → orders-svc/T4");
 }
 

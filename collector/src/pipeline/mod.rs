@@ -46,8 +46,8 @@ pub use sealer::SealPolicy;
 pub use stages::Stages;
 pub use worker::JoinStats;
 
+use crate::in_force::InForce;
 use crate::join::joiner::JoinLimits;
-use crate::normalise::overrides::Overrides;
 use intake::Batch;
 
 /// What the pipeline needs to start.
@@ -57,7 +57,7 @@ pub struct PipelineConfig {
     pub tables: TablesConfig,
     pub wal: WalConfig,
     pub join: JoinLimits,
-    pub overrides: Overrides,
+    pub overrides: InForce,
     /// How often changes are derived and published.
     pub tick: Duration,
     /// How long an orderly end goes on joining what is in the log.

@@ -59,7 +59,7 @@ impl Stages {
         let (log, committer, consumer) = CommitLog::open(wal, from);
         let log = Arc::new(log);
         let store = Store::default();
-        let mut joiner = Joiner::new(Normaliser::new(config.overrides), config.join, store.clone());
+        let mut joiner = Joiner::new(Normaliser::new(config.overrides.get()), config.join, store.clone());
         restore(&mut joiner, &sealed, recovered.as_ref(), now).await?;
         let caught_up = Arc::new(AtomicBool::new(false));
         let closing = Arc::new(AtomicBool::new(false));
@@ -67,6 +67,7 @@ impl Stages {
         let worker = Worker {
             consumer,
             joiner,
+            overrides: config.overrides,
             clock: SteadyClock::new(Arc::clone(&clock)),
             runtime: runtime.clone(),
             tick: config.tick,

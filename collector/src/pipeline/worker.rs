@@ -21,6 +21,7 @@ use super::intake::Batch;
 use super::logged::{ReplayError, replay};
 use super::sealer::Sealer;
 use super::steady::SteadyClock;
+use crate::in_force::InForce;
 use crate::join::joiner::{JoinCounts, JoinGauges, Joiner};
 
 /// Counters of the join, updated once a tick.
@@ -63,6 +64,7 @@ impl JoinStats {
 pub(super) struct Worker {
     pub(super) consumer: Consumer<Batch>,
     pub(super) joiner: Joiner,
+    pub(super) overrides: InForce,
     pub(super) clock: SteadyClock,
     pub(super) runtime: Handle,
     pub(super) tick: Duration,
@@ -183,6 +185,8 @@ impl Worker {
     fn take_spans(&mut self, tenant: &TenantId, spans: Vec<windrose_proto::span::Span>, arrived: UnixNanos) {
         let archive = SealedArchive { catalog: self.joiner.catalog(tenant), runtime: self.runtime.clone() };
         let now = self.clock.now();
+        // Before each record and not once a tick: whoever sends after a reload was answered is read with it.
+        self.joiner.follow(&self.overrides.get());
         self.joiner.ingest(tenant, spans, arrived, &archive, now);
     }
 

@@ -18,7 +18,7 @@ use super::relabel::LabelSet;
 use super::status::{DroppedTarget, StatusCell, TargetStatus};
 use super::target::{Resolved, Target, TargetKey, resolve_group};
 use super::worker::Worker;
-use crate::metrics_map::Options;
+use crate::in_force::InForce;
 
 /// Scrapes everything that is configured. Make it with [`Scraper::new`], run it as one task.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Scraper {
     clock: Arc<dyn Clock>,
     store: MetricStore,
     events: mpsc::Sender<ScrapeEvent>,
-    options: Arc<Options>,
+    overrides: InForce,
     pools: BTreeMap<String, Pool>,
     /// Targets that ended lately, and what tells their workers that others have taken over.
     ended: Vec<(LabelSet, Weak<AtomicBool>)>,
@@ -110,15 +110,14 @@ impl Scraper {
         clock: Arc<dyn Clock>,
         store: MetricStore,
         events: mpsc::Sender<ScrapeEvent>,
-        options: Options,
+        overrides: InForce,
     ) -> (ScrapeHandle, Self) {
         let (sender, configs) = watch::channel(Arc::new(config));
         let board = Arc::new(Board::default());
         let handle = ScrapeHandle { configs: Arc::new(sender), board: Arc::clone(&board) };
-        let options = Arc::new(options);
         let (pools, ended, workers) = (BTreeMap::new(), Vec::new(), JoinSet::new());
         let found = Arc::new(Notify::new());
-        let scraper = Self { configs, board, clock, store, events, options, pools, ended, found, workers };
+        let scraper = Self { configs, board, clock, store, events, overrides, pools, ended, found, workers };
         (handle, scraper)
     }
 
@@ -235,7 +234,7 @@ impl Scraper {
                     store: self.store.clone(),
                     events: self.events.clone(),
                     status: running.status,
-                    options: Arc::clone(&self.options),
+                    overrides: self.overrides.clone(),
                     is_succeeded: running.is_succeeded,
                 };
                 self.workers.spawn(worker.run(running.removed, shutdown.clone()));

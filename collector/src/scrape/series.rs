@@ -10,6 +10,7 @@
 //! - a page that is refused leaves no trace but `up` 0 and the markers.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use windrose_proto::metric::{Exemplar, Labels, Metadata, STALE_MARKER_BITS};
 use windrose_proto::time::UnixNanos;
@@ -23,6 +24,7 @@ use super::target::Target;
 use crate::exposition::{self, Dialect, Entry, Line, LineId, LineTable, Numbers, PageReader, Series};
 use crate::metrics_map::state::FORGOTTEN_AFTER_SCRAPES;
 use crate::metrics_map::{self, Observer, Options, Renumbering, TargetState, Use};
+use crate::normalise::overrides::Overrides;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -63,6 +65,8 @@ pub struct TargetSeries {
     untold: Vec<Box<str>>,
     /// Whether the series of the last page have not ended.
     is_live: bool,
+    /// How hosts were told apart when the lines were worked out.
+    overrides: Option<Arc<Overrides>>,
 }
 
 /// What is remembered of one line.
@@ -70,6 +74,8 @@ pub struct TargetSeries {
 struct Remembered {
     place: Place,
     counter: Option<Use>,
+    /// Hosts were told apart otherwise when `counter` was worked out.
+    is_outdated: bool,
     /// The page stated the time of its last sample.
     has_time: bool,
 }
@@ -115,6 +121,7 @@ impl TargetSeries {
         options: &Options,
         append: &mut Append,
     ) -> Result<(PageCounts, Counted), PageError> {
+        self.follow(&options.overrides);
         let mut counters = std::mem::take(&mut self.counters);
         let observed = metrics_map::Page { body: page.body, dialect: page.dialect, scraped_at: page.scraped_at };
         let mut observer = Observer::new(&target.identity, &mut counters, observed, options);
@@ -230,6 +237,14 @@ impl TargetSeries {
     #[must_use]
     pub const fn families(&self) -> &BTreeMap<Box<str>, Metadata> {
         &self.families
+    }
+
+    /// Names and roles are given to what a page told; which hosts are inside decides what its lines mean.
+    fn follow(&mut self, overrides: &Arc<Overrides>) {
+        let before = self.overrides.replace(Arc::clone(overrides));
+        if before.is_some_and(|before| !Arc::ptr_eq(&before, overrides) && before.hosts != overrides.hosts) {
+            self.lines.memories_mut().for_each(|line| line.is_outdated = line.counter.is_some());
+        }
     }
 
     fn resolve(&mut self, pending: Vec<Pending>, append: &mut Append, mut counts: PageCounts) -> PageCounts {
@@ -352,7 +367,12 @@ impl Reading<'_> {
             let memory = reader.memory(line);
             if let Some(observer) = observer.as_deref_mut() {
                 let counter = match memory.counter {
-                    Some(counter) => counter,
+                    Some(counter) => {
+                        if std::mem::take(&mut memory.is_outdated) {
+                            observer.admit_again(counter, &parse(text, self.page.dialect)?);
+                        }
+                        counter
+                    }
                     None => *memory.counter.insert(observer.admit(&parse(text, self.page.dialect)?)),
                 };
                 observer.take(counter, numbers.value);

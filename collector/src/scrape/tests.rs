@@ -20,7 +20,7 @@ use windrose_store::metrics::MetricStore;
 use super::client::{ACCEPT_HEADER, USER_AGENT_HEADER};
 use super::series::tests::{empty_store, stored};
 use super::{EVENTS_WAITING_MAX, Health, ScrapeConfig, ScrapeEvent, ScrapeHandle, Scraped, Scraper};
-use crate::metrics_map::Options;
+use crate::in_force::InForce;
 
 /// Longest wait for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,7 +130,7 @@ impl Bench {
         let config = ScrapeConfig::parse(&yaml.replace("ADDRESS", &address.to_string())).unwrap();
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let store = empty_store().await;
-        let (handle, scraper) = Scraper::new(config, Arc::new(SystemClock), store.clone(), sender, Options::default());
+        let (handle, scraper) = Scraper::new(config, Arc::new(SystemClock), store.clone(), sender, InForce::default());
         tasks.spawn(scraper.run(shutdown.clone()));
         Self { address, asked, handle, events, store, shutdown, tasks }
     }

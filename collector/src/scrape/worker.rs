@@ -17,6 +17,7 @@ use super::status::StatusCell;
 use super::target::Target;
 use super::{PageCounts, ScrapeEvent, ScrapeReport, Scraped};
 use crate::exposition::Dialect;
+use crate::in_force::InForce;
 use crate::metrics_map::Options;
 
 /// Pages larger than this are taken apart on a blocking thread: 64 KiB take about half a millisecond.
@@ -40,7 +41,7 @@ pub(super) struct Worker {
     pub(super) store: MetricStore,
     pub(super) events: mpsc::Sender<ScrapeEvent>,
     pub(super) status: StatusCell,
-    pub(super) options: Arc<Options>,
+    pub(super) overrides: InForce,
     /// Another target has taken over the series of this one.
     pub(super) is_succeeded: Arc<AtomicBool>,
 }
@@ -186,7 +187,7 @@ impl Worker {
 
     async fn digest(&self, answer: Answer, scraped_at: UnixNanos, series: Box<TargetSeries>, append: Append) -> Digest {
         let target = Arc::clone(&self.target);
-        let options = Arc::clone(&self.options);
+        let options = Options { overrides: self.overrides.get(), ..Options::default() };
         if !answer.is_gzip && answer.body.len() <= INLINE_PAGE_MAX_BYTES {
             return digest(&target, &options, answer, scraped_at, series, append);
         }

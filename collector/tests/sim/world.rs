@@ -9,8 +9,8 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use tokio::runtime::{Builder, Runtime};
 use windrose_collector::decode::{BodyFormat, Origin, decode};
+use windrose_collector::in_force::InForce;
 use windrose_collector::join::joiner::JoinLimits;
-use windrose_collector::normalise::overrides::Overrides;
 use windrose_collector::pipeline::{PipelineConfig, SealPolicy, Stages, StartError, TablesConfig};
 use windrose_collector::receive::{Intake as _, IntakeError, Submission};
 use windrose_proto::model::IngestProtocol;
@@ -286,7 +286,7 @@ fn config() -> PipelineConfig {
             ..WalConfig::default()
         },
         join: JoinLimits { settle_after: SETTLE_AFTER, max_age: Duration::from_secs(15), max_open_bytes: 400 << 10 },
-        overrides: Overrides::default(),
+        overrides: InForce::default(),
         tick: Duration::from_millis(200),
         drain: Duration::from_secs(15),
         seal: SealPolicy { interval: Duration::from_secs(7), max_bytes: 300 << 10 },

@@ -13,6 +13,7 @@ mod durability;
 mod edges;
 mod envoy;
 mod hostile;
+mod overrides;
 mod prometheus;
 mod receive;
 mod seed;

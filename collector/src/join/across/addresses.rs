@@ -91,6 +91,10 @@ impl AddressBook {
         });
     }
 
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }

@@ -87,6 +87,11 @@ impl Across {
         }
     }
 
+    /// Whose addresses are whose is learned anew: those who have them go by other names now.
+    pub(super) fn forget_names(&mut self) {
+        self.addresses.forget();
+    }
+
     /// Learns from a derived trace: a request that entered by a gateway may go on in another trace.
     pub(super) fn offer(&mut self, derived: &Derived, now: UnixNanos) {
         if let Some(request_id) = self.requests.offer(derived, now) {

@@ -1,5 +1,7 @@
 //! What each vendor's families say about edges.
 
+use std::sync::Arc;
+
 use super::mesh::replay;
 use super::{Scraped, codes, title, total};
 use crate::metrics_map::batch::batch;
@@ -460,11 +462,11 @@ fn operators_rename_ends_and_give_roles() {
         )
     };
     let mut target = Scraped::new(&[("app", "orders"), ("namespace", "shop"), ("kind", "sidecar")]);
-    target.options.overrides = Overrides {
+    target.options.overrides = Arc::new(Overrides {
         aliases: [("shop/users".to_owned(), Alias::parse("accounts/people"))].into(),
         roles: vec![RoleOverride::new("^orders$", NodeRole::Egress).unwrap()],
         ..Overrides::default()
-    };
+    });
     let _first = target.page(1, &page(0));
     let seen = target.page(2, &page(1));
     let edge = batch(&target.identity, &seen, &target.options.overrides).unwrap().edges.remove(0);

@@ -13,6 +13,8 @@ use windrose_store::sealed::WriterName;
 use super::{Page, TargetSeries, report};
 use crate::exposition::Dialect;
 use crate::metrics_map::Options;
+use crate::normalise::host::HostRules;
+use crate::normalise::overrides::{Alias, Overrides};
 use crate::scrape::page::tests::target;
 use crate::scrape::{PageCounts, ScrapeReport, Target};
 
@@ -222,4 +224,38 @@ async fn limits_are_reported_if_asked() {
     let values = |line: &String| line.split_once("} ").unwrap().1.to_owned();
     let names = "scrape_body_size_bytes|scrape_sample_limit|scrape_timeout_seconds";
     assert_eq!(bench.stored(names).await.iter().map(values).collect::<Vec<_>>(), ["10=77", "10=9", "10=10"]);
+}
+
+/// Which hosts are inside decides what a line means; the counters go on from where they were.
+#[tokio::test]
+async fn lines_are_worked_out_anew_when_other_hosts_are_inside() {
+    let mut bench = Bench::new("").await;
+    let page = |value: u64| {
+        format!(
+            "envoy_cluster_upstream_rq{{response_code=\"200\",cluster_name=\"outbound|80||crm.corp.example\"}} {value}\n"
+        )
+    };
+    let scrape = |bench: &mut Bench, secs: u64, value: u64| {
+        let mut append = bench.store.append(&bench.target.pool.tenant);
+        let (scraped_at, body) = (UnixNanos::from_secs(secs), page(value));
+        let page = Page { body: body.as_bytes(), dialect: Dialect::Text, scraped_at };
+        let (_, counted) = bench.series.read(&bench.target, page, &bench.options, &mut append).unwrap();
+        let edges = counted.counters.map(|batch| batch.edges).unwrap_or_default();
+        let told =
+            |edge: windrose_proto::wire::EdgeCounters| (edge.direction, edge.destination.unwrap().service, edge.calls);
+        edges.into_iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(scrape(&mut bench, 10, 100), []);
+    assert_eq!(scrape(&mut bench, 20, 103), [("egress".to_owned(), "crm.corp.example".to_owned(), 3)]);
+    let hosts = HostRules { internal_suffixes: vec!["corp.example".to_owned()], ..HostRules::default() };
+    bench.options.overrides = Arc::new(Overrides { hosts, ..Overrides::default() });
+    let inside = scrape(&mut bench, 30, 108);
+    assert_eq!(
+        inside.iter().map(|(direction, _, calls)| (&**direction, *calls)).collect::<Vec<_>>(),
+        [("east_west", 5)]
+    );
+    // Names are given to what was told, so that nothing is worked out anew.
+    let aliases = [(inside[0].1.clone(), Alias::parse("sales/crm"))].into();
+    bench.options.overrides = Arc::new(Overrides { aliases, ..Overrides::clone(&bench.options.overrides) });
+    assert_eq!(scrape(&mut bench, 40, 110), [("east_west".to_owned(), "crm".to_owned(), 2)]);
 }
