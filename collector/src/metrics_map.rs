@@ -2,7 +2,7 @@
 //!
 //! An [`Observer`] takes the lines of one page of one target against what was remembered of the
 //! previous page and tells what happened in between, per edge. Which family means what is constant data
-//! ([`table`]); how labels name the two ends is one function per vendor ([`bind`]); differences of
+//! ([`table`]); how labels name the two ends is one file per vendor ([`bind`]); differences of
 //! counters are taken in one place ([`state`]).
 //!
 //! Invariants:
@@ -47,7 +47,7 @@ use crate::normalise::overrides::Overrides;
 
 pub mod batch;
 pub mod bind;
-mod envoy;
+mod envoy_names;
 mod flags;
 mod identity;
 pub mod state;
