@@ -221,6 +221,21 @@ fn the_loser_of_a_hedge_is_no_error() {
     );
 }
 
+/// The sidecar made two attempts under one span and sent a copy between them.
+#[test]
+fn a_mirrored_copy_is_no_attempt_of_the_request_it_copies() {
+    check(
+        "1 - client 0..100 sidecar:orders egress http.url=http://users.shop.svc.cluster.local/u http.method=GET http.status_code=200 response_flags=- upstream_cluster=outbound|80||users.shop.svc.cluster.local
+         2 1 server 1..40 sidecar:users:7 ingress http.status_code=503 response_flags=- upstream_cluster=inbound|80|| error=true
+         3 1 server 20..30 sidecar:copycat:8 ingress http.url=http://users.shop.svc.cluster.local-shadow/u http.status_code=500 response_flags=- upstream_cluster=inbound|80|| error=true
+         4 1 server 50..99 sidecar:users:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||",
+        "orders -> users east_west D5 both 503 fault=upstream ERROR superseded
+         orders -> copycat east_west D5 server 500 fault=upstream ERROR
+         orders -> users east_west D5 both 200 retry=1
+         entry unknown: propagation_lost",
+    );
+}
+
 #[test]
 fn an_egress_gateway_that_cannot_connect() {
     check(

@@ -16,10 +16,7 @@ use super::tree::Intervals;
 pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
     let mut by_call: HashMap<RowId, Vec<usize>> = HashMap::new();
     for (index, draft) in drafts.iter().enumerate() {
-        let is_candidate = draft.pair.server.is_some()
-            && !draft.hop.mirror
-            && draft.hop.direction != Direction::Local
-            && draft.hop.protocol != Protocol::Messaging;
+        let is_candidate = draft.pair.server.is_some() && may_be_attempt(draft);
         if let Some(client) = draft.pair.client.filter(|client| is_candidate && covers_all_attempts(rows, *client)) {
             by_call.entry(client).or_default().push(index);
         }
@@ -38,6 +35,11 @@ pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
             }
         }
     }
+}
+
+/// Copies, legs within a pod and messages are not tried again, though they may share the caller's span.
+fn may_be_attempt(draft: &Draft) -> bool {
+    !draft.hop.mirror && draft.hop.direction != Direction::Local && draft.hop.protocol != Protocol::Messaging
 }
 
 fn show_own_outcome(rows: &Rows<'_>, draft: &mut Draft) {
@@ -65,7 +67,7 @@ pub(super) fn mark_final(rows: &Rows<'_>, drafts: &mut [Draft]) {
 }
 
 fn superseded(rows: &Rows<'_>, drafts: &[Draft]) -> Vec<bool> {
-    let mut order: Vec<usize> = (0..drafts.len()).collect();
+    let mut order: Vec<usize> = (0..drafts.len()).filter(|index| may_be_attempt(&drafts[*index])).collect();
     order.sort_by_key(|index| (drafts[*index].order(), *index));
     // Per request and attempt number, the attempts not superseded yet with their places in the order.
     let mut standing: HashMap<_, BTreeMap<u8, Vec<(usize, usize)>>> = HashMap::new();
@@ -110,11 +112,15 @@ fn covers_all_attempts(rows: &Rows<'_>, client: RowId) -> bool {
     row.vantage == Vantage::Single || (row.vantage == Vantage::Downstream && row.is_client_half())
 }
 
+/// Nobody waits for a copy, and a leg within a pod is no call.
+fn may_be_cause(draft: &Draft) -> bool {
+    !draft.hop.mirror && draft.hop.direction != Direction::Local
+}
+
 /// RC1: the root cause is the failed call below whose callee no call failed; the latest of them.
 pub(super) fn mark_root_cause(rows: &Rows<'_>, drafts: &mut [Draft]) {
-    let failed: Vec<usize> = (0..drafts.len())
-        .filter(|index| drafts[*index].hop.error && drafts[*index].hop.direction != Direction::Local)
-        .collect();
+    let failed: Vec<usize> =
+        (0..drafts.len()).filter(|index| drafts[*index].hop.error && may_be_cause(&drafts[*index])).collect();
     if failed.is_empty() {
         return;
     }
