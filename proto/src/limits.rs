@@ -10,6 +10,10 @@ pub const DECOMPRESSED_MAX_BYTES: usize = 64 << 20;
 /// Most spans in one request; a 64 MiB body of minimal spans would hold about 2 million.
 pub const SPANS_PER_REQUEST_MAX: usize = 1_000_000;
 
+/// Most samples in one request with metrics, 96 MB of memory. A 64 MiB body of remote write holds about as
+/// many; a bucket of OTLP/JSON may take four bytes, so there the body's limit does not bound them.
+pub const SAMPLES_PER_REQUEST_MAX: usize = 4_000_000;
+
 /// Memory the decoded spans of one request may take beside the body they share: an Envoy span of
 /// 1.1 KiB takes 2.5 KiB decoded, so a full body of real spans fits with room to spare.
 pub const DECODED_MAX_BYTES: usize = 256 << 20;

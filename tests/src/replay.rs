@@ -152,7 +152,12 @@ pub fn connect(address: SocketAddr) -> TraceServiceClient<Channel> {
     TraceServiceClient::new(channel(address))
 }
 
-fn channel(address: SocketAddr) -> Channel {
+/// A connection to the OTLP/gRPC port, made when first used.
+///
+/// # Panics
+/// When the address makes no URL.
+#[must_use]
+pub fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL").connect_lazy()
 }
 

@@ -163,8 +163,8 @@ impl App {
 
         let serving = Tasks::new(ingest.handle().clone());
         let routers = [
-            (ports.otlp_grpc, receiver.grpc_router()),
-            (ports.otlp_http, receiver.otlp_http_router()),
+            (ports.otlp_grpc, receiver.grpc_router().merge(metric_receiver.otlp_grpc_router())),
+            (ports.otlp_http, receiver.otlp_http_router().merge(metric_receiver.otlp_http_router())),
             (ports.zipkin, receiver.zipkin_router()),
             (ports.http, ops.merge(api).merge(metric_receiver.remote_write_router())),
         ];

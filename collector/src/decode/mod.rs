@@ -10,6 +10,8 @@
 //! | `otlp_protobuf.rs` | OTLP `ExportTraceServiceRequest`, zero-copy |
 //! | `otlp_json.rs` | the same in JSON, as senders really write it |
 //! | `otlp_protobuf/logs.rs`, `otlp_json/logs.rs` | OTLP `ExportLogsServiceRequest` in both forms |
+//! | `otlp_protobuf/metrics.rs`, `otlp_json/metrics.rs` | OTLP `ExportMetricsServiceRequest` in both forms |
+//! | `otlp_metrics.rs`, `otlp_metrics/` | OTLP metrics as series of Prometheus |
 //! | `access_log.rs`, `access_log/` | an access log entry as the span of its request |
 //! | `zipkin.rs` | where each part of a Zipkin span goes |
 //! | `zipkin_json.rs`, `zipkin_protobuf.rs` | Zipkin v2 span lists in both forms |
@@ -36,6 +38,7 @@ mod fnv;
 mod json;
 mod json_items;
 mod otlp_json;
+mod otlp_metrics;
 mod otlp_protobuf;
 mod rejections;
 mod remote_write;
@@ -51,6 +54,7 @@ mod zipkin_protobuf;
 
 pub use compression::{ContentEncoding, decompress};
 pub use otlp_json::{decode_otlp_json, decode_otlp_logs_json};
+pub use otlp_metrics::{OtlpForm, OtlpSink, PointRefusal, walk_otlp_metrics};
 pub use otlp_protobuf::{decode_otlp_logs_protobuf, decode_otlp_protobuf};
 pub use rejections::Rejections;
 pub use remote_write::{

@@ -28,10 +28,12 @@ use super::text::Source;
 use super::{DecodeError, Decoded, Origin};
 
 mod logs;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
 pub use logs::decode_otlp_logs_json;
+pub(super) use metrics::walk_metrics_json;
 
 /// Decodes an OTLP/JSON `ExportTraceServiceRequest`.
 ///

@@ -27,10 +27,12 @@ use super::wire::{Fields, WireError};
 use super::{DecodeError, Decoded, Origin};
 
 mod logs;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
 pub use logs::decode_otlp_logs_protobuf;
+pub(super) use metrics::walk_metrics_protobuf;
 
 /// Field number of `ResourceSpans.instrumentation_library_spans` between OTLP 0.15 and 0.20; before
 /// that it was 2, where `scope_spans` is now with the same layout.

@@ -8,7 +8,7 @@ use windrose_proto::Text;
 use windrose_proto::attributes::{Attributes, KeyValue, Value};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::limits;
-use windrose_proto::model::SpanKind;
+use windrose_proto::model::{IngestProtocol, SpanKind};
 use windrose_proto::otlp::SHARED_ATTRIBUTE;
 use windrose_proto::reject::RejectReason;
 use windrose_proto::span::{Event, Link, Resource, Scope, Span, StatusCode};
@@ -28,9 +28,9 @@ impl Refusal {
         Self { reason, message: message.into() }
     }
 
-    /// The span could not be read.
+    /// The item could not be read.
     pub(super) fn unreadable(cause: impl std::fmt::Display) -> Self {
-        Self::new(RejectReason::BadSpan, format!("unreadable span: {cause}"))
+        Self::new(RejectReason::BadSpan, format!("unreadable: {cause}"))
     }
 }
 
@@ -96,6 +96,11 @@ impl<T, const MAX: usize> Capped<T, MAX> {
 
     pub(super) const fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Whether there were more items than are kept.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.beyond > 0
     }
 
     pub(super) fn iter(&self) -> std::slice::Iter<'_, T> {
@@ -195,6 +200,11 @@ impl Sink {
             rejected: Rejections::default(),
             budget: Budget::default(),
         }
+    }
+
+    /// For a body that holds no spans: only its budget is used.
+    pub(super) fn without_spans() -> Self {
+        Self::new(Origin { ingest: IngestProtocol::OtlpHttp, arrived: UnixNanos::ZERO })
     }
 
     /// Whether another span may be read; counts the refusal when not.

@@ -1,4 +1,4 @@
-//! OTLP/gRPC: `TraceService/Export` and `LogsService/Export`.
+//! OTLP/gRPC: `TraceService/Export` and `LogsService/Export`; what `MetricsService/Export` shares.
 //!
 //! The unary call is framed by hand: a request is one message, five bytes of prefix (is it
 //! compressed, length) and its bytes. That keeps the sender's bytes as they are, compressed ones
@@ -17,17 +17,16 @@ use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use windrose_proto::model::IngestProtocol;
 
-use super::accept::{Accepted, Message, content_encoding};
+use super::accept::{Message, content_encoding};
 use super::failure::{Failure, FailureKind};
 use super::rpc_status::{ExportResponse, grpc_code, status_of};
 use super::{Intake, Receiver};
 use crate::decode::{BodyFormat, ContentEncoding};
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
-const GRPC_ENCODING: &str = "grpc-encoding";
+pub(super) const GRPC_ENCODING: &str = "grpc-encoding";
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -40,13 +39,14 @@ pub(super) fn router<I: Intake>(receiver: Arc<Receiver<I>>) -> Router {
     Router::new()
         .route(TRACES, any(export_traces::<I>))
         .route(LOGS, any(export_logs::<I>))
-        .route(METRICS, any(async || not_taken("metrics are not taken here: scrape the proxies, or send spans only")))
-        .fallback(async || not_taken("unknown method: this is OTLP/gRPC, TraceService/Export and LogsService/Export"))
+        .fallback(unknown_method)
         .with_state(receiver)
 }
 
-fn not_taken(message: &'static str) -> Response<Body> {
-    answer(Err(Failure::unsupported(message)))
+async fn unknown_method() -> Response<Body> {
+    refusal(&Failure::unsupported(
+        "unknown method: this is OTLP/gRPC, Export of TraceService, MetricsService and LogsService",
+    ))
 }
 
 async fn export_traces<I: Intake>(receiver: State<Arc<Receiver<I>>>, request: Request<Body>) -> Response<Body> {
@@ -64,21 +64,31 @@ async fn export<I: Intake>(
     ingest: IngestProtocol,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    if head.method != Method::POST || !is_grpc(&head.headers) {
-        // Not gRPC at all: a browser, or OTLP/HTTP on the wrong port.
-        let hint = "this port speaks OTLP/gRPC over HTTP/2; OTLP/HTTP is usually on port 4318\n";
-        let mut response = Response::new(Body::from(hint));
-        *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return response;
+    if let Some(hint) = hint_unless_grpc(&head.method, &head.headers) {
+        return hint;
     }
     let result = match content_encoding(&head.headers, GRPC_ENCODING) {
         Ok(encoding) => {
-            let cut = move |body| unframe(body, format, encoding);
+            let cut = move |body| {
+                let (encoding, body) = unframe(body, encoding)?;
+                Ok(Message { format, encoding, body })
+            };
             receiver.accept(ingest, &head.headers, body, cut).await
         }
         Err(failure) => Err(receiver.refuse(ingest, failure)),
     };
-    answer(result)
+    answer(result.map(|accepted| ExportResponse::of(&accepted.rejected)))
+}
+
+/// The answer to what is not gRPC at all: a browser, or OTLP/HTTP on the wrong port.
+pub(super) fn hint_unless_grpc(method: &Method, headers: &HeaderMap) -> Option<Response<Body>> {
+    if method == Method::POST && is_grpc(headers) {
+        return None;
+    }
+    let hint = "this port speaks OTLP/gRPC over HTTP/2; OTLP/HTTP is usually on port 4318\n";
+    let mut response = Response::new(Body::from(hint));
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Some(response)
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -86,8 +96,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     matches!(subtype, Some([] | [b'+' | b';', ..]))
 }
 
-/// The one message of a unary request.
-fn unframe(mut body: Bytes, format: BodyFormat, encoding: ContentEncoding) -> Result<Message, Failure> {
+/// The one message of a unary request, and its coding where `agreed` is the one of the request.
+pub(super) fn unframe(mut body: Bytes, agreed: ContentEncoding) -> Result<(ContentEncoding, Bytes), Failure> {
     if body.len() < PREFIX_BYTES {
         return Err(Failure::malformed("no gRPC message in the request"));
     }
@@ -99,25 +109,25 @@ fn unframe(mut body: Bytes, format: BodyFormat, encoding: ContentEncoding) -> Re
             body.len()
         )));
     }
-    let encoding = match (compressed, encoding) {
+    let encoding = match (compressed, agreed) {
         (0, _) => ContentEncoding::Identity,
         (1, ContentEncoding::Identity) => return Err(Failure::malformed("compressed message without grpc-encoding")),
         (1, encoding) => encoding,
         _ => return Err(Failure::malformed("gRPC message with unknown flags")),
     };
-    Ok(Message { format, encoding, body })
+    Ok((encoding, body))
 }
 
-fn answer(result: Result<Accepted, Failure>) -> Response<Body> {
+pub(super) fn answer(result: Result<ExportResponse, Failure>) -> Response<Body> {
     match result {
-        Ok(accepted) => success(&accepted),
+        Ok(response) => success(&response),
         Err(failure) => refusal(&failure),
     }
 }
 
 /// A message, then the trailers that make it a success.
-fn success(accepted: &Accepted) -> Response<Body> {
-    let message = ExportResponse::of(&accepted.rejected).encode_to_vec();
+fn success(response: &ExportResponse) -> Response<Body> {
+    let message = response.encode_to_vec();
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     frame.put_u8(0);
     // A summary of rejections is far below 4 GiB.

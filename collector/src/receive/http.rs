@@ -1,4 +1,4 @@
-//! OTLP/HTTP: `POST /v1/traces` and `POST /v1/logs` with protobuf or JSON.
+//! OTLP/HTTP: `POST /v1/traces` and `POST /v1/logs` with protobuf or JSON; what `/v1/metrics` shares.
 //!
 //! Success is exactly 200 with an `ExportTraceServiceResponse`: Kong and APISIX take any other
 //! 2xx for a failure and send again. Errors carry a `google.rpc.Status` in the request's format.
@@ -14,7 +14,7 @@ use axum::routing::any;
 use prost::Message as _;
 use windrose_proto::model::IngestProtocol;
 
-use super::accept::{ACCEPTED_ENCODINGS, Accepted, Message, content_encoding};
+use super::accept::{ACCEPTED_ENCODINGS, Message, content_encoding};
 use super::failure::{Failure, FailureKind};
 use super::rpc_status::{ExportResponse, status_of};
 use super::{Intake, Receiver};
@@ -22,14 +22,14 @@ use crate::decode::BodyFormat;
 
 /// The two formats of OTLP/HTTP; an answer has that of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Protobuf,
     Json,
 }
 
 impl Format {
     /// From the media type of the request.
-    fn of(headers: &HeaderMap) -> Result<Self, Failure> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Failure> {
         match media_type(headers).as_deref() {
             Some("application/x-protobuf" | "application/protobuf") => Ok(Self::Protobuf),
             Some("application/json") => Ok(Self::Json),
@@ -54,13 +54,12 @@ pub(super) fn router<I: Intake>(receiver: Arc<Receiver<I>>) -> Router {
     Router::new()
         .route("/v1/traces", any(export_traces::<I>))
         .route("/v1/logs", any(export_logs::<I>))
-        .route("/v1/metrics", any(async || other_signal("metrics are not taken here: scrape the proxies instead")))
-        .fallback(async || plain(StatusCode::NOT_FOUND, "this port takes OTLP/HTTP: POST /v1/traces or /v1/logs\n"))
+        .fallback(unknown_path)
         .with_state(receiver)
 }
 
-fn other_signal(message: &'static str) -> Response<Body> {
-    plain(StatusCode::NOT_IMPLEMENTED, message)
+async fn unknown_path() -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, "this port takes OTLP/HTTP: POST /v1/traces, /v1/metrics or /v1/logs\n")
 }
 
 /// What is exported.
@@ -115,7 +114,7 @@ async fn export<I: Intake>(receiver: &Receiver<I>, request: Request<Body>, signa
     // Who did not name a format that is understood can at least read JSON.
     let format = format.unwrap_or(Format::Json);
     match result {
-        Ok(accepted) => success(format, signal, &accepted),
+        Ok(accepted) => success(format, &ExportResponse::of(&accepted.rejected), signal.rejected_name()),
         Err(failure) => refusal(format, &failure),
     }
 }
@@ -134,16 +133,16 @@ fn prepare(
     Ok(move |body| Ok(Message { format, encoding, body }))
 }
 
-fn success(format: Format, signal: Signal, accepted: &Accepted) -> Response<Body> {
-    let response = ExportResponse::of(&accepted.rejected);
+/// `rejected_name` is what the answer in JSON calls the number of rejected items.
+pub(super) fn success(format: Format, response: &ExportResponse, rejected_name: &str) -> Response<Body> {
     let body = match format {
         Format::Protobuf => response.encode_to_vec(),
-        Format::Json => response.to_json(signal.rejected_name()).into_bytes(),
+        Format::Json => response.to_json(rejected_name).into_bytes(),
     };
     with_type(StatusCode::OK, format.media_type(), body)
 }
 
-fn refusal(format: Format, failure: &Failure) -> Response<Body> {
+pub(super) fn refusal(format: Format, failure: &Failure) -> Response<Body> {
     let status = status_of(failure);
     let body = match format {
         Format::Protobuf => status.encode_to_vec(),

@@ -1,21 +1,31 @@
 //! A request's samples on their way into a batch of the metric store, and the count of those that
 //! do not get there.
 
+use windrose_proto::limits;
 use windrose_proto::metric::{Exemplar, Labels, Metadata};
 use windrose_proto::time::UnixNanos;
 use windrose_store::metrics::{Append, AppendReport};
 
 use super::metric_stats::{MetricProtocolStats, SampleReject};
-use crate::decode::{RemoteSeries, RemoteSink};
+use crate::decode::{OtlpSink, PointRefusal, RemoteSeries, RemoteSink};
 
 /// Samples may state times up to so far ahead, as with Prometheus: beyond that a clock is wrong.
 const FUTURE_MAX_MILLIS: i64 = 10 * 60 * 1000;
+
+/// What a sample takes in a batch: its series, its time, its value.
+const SAMPLE_BYTES: usize = 24;
+
+/// What an exemplar takes beside the texts of its labels, which share one allocation.
+const EXEMPLAR_BYTES: usize = 128;
 
 /// A batch being filled.
 #[derive(Debug)]
 pub(super) struct MetricBatch {
     pub(super) append: Append,
     pub(super) rejected: Rejected,
+    /// What the batch occupies, for admission.
+    pub(super) memory_bytes: usize,
+    samples: usize,
     latest_ms: i64,
 }
 
@@ -29,7 +39,8 @@ pub(super) struct Rejected {
 impl MetricBatch {
     pub(super) fn new(append: Append, now: UnixNanos) -> Self {
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        Self { append, rejected: Rejected::default(), latest_ms: now.saturating_add(FUTURE_MAX_MILLIS) }
+        let latest_ms = now.saturating_add(FUTURE_MAX_MILLIS);
+        Self { append, rejected: Rejected::default(), memory_bytes: 0, samples: 0, latest_ms }
     }
 }
 
@@ -87,6 +98,13 @@ impl RemoteSink for MetricBatch {
         self.rejected.count(SampleReject::NativeHistogram, series.histograms, || {
             format!("native histograms are not stored: {}", name())
         });
+        if self.samples.saturating_add(series.samples.len()) > limits::SAMPLES_PER_REQUEST_MAX {
+            return self.rejected.count(SampleReject::TooMany, count, || {
+                format!("more than {} samples in one request", limits::SAMPLES_PER_REQUEST_MAX)
+            });
+        }
+        self.samples += series.samples.len();
+        self.memory_bytes += series.samples.len() * SAMPLE_BYTES;
         let reference = match self.append.series_of(labels) {
             Ok(reference) => reference,
             Err(limit) => return self.rejected.count(SampleReject::SeriesLimit, count, || limit.to_string()),
@@ -102,6 +120,8 @@ impl RemoteSink for MetricBatch {
         }
         for exemplar in &series.exemplars {
             let labels = Labels::from_pairs(exemplar.labels.iter().copied());
+            let texts = exemplar.labels.iter().map(|(name, value)| name.len() + value.len());
+            self.memory_bytes += EXEMPLAR_BYTES + texts.sum::<usize>();
             let exemplar = Exemplar { labels, value: exemplar.value, timestamp: exemplar.timestamp_ms };
             self.append.exemplar(reference, exemplar);
         }
@@ -109,5 +129,18 @@ impl RemoteSink for MetricBatch {
 
     fn metadata(&mut self, family: &str, metadata: Metadata) {
         self.append.metadata(family, &metadata);
+    }
+}
+
+impl OtlpSink for MetricBatch {
+    fn refuse(&mut self, reason: PointRefusal, points: u64, cause: &dyn Fn() -> String) {
+        let reason = match reason {
+            PointRefusal::Unreadable => SampleReject::BadPoint,
+            PointRefusal::BadLabels => SampleReject::BadLabels,
+            PointRefusal::NoTime => SampleReject::NoTime,
+            PointRefusal::Delta => SampleReject::DeltaTemporality,
+            PointRefusal::Exponential => SampleReject::NativeHistogram,
+        };
+        self.rejected.count(reason, points, cause);
     }
 }

@@ -27,6 +27,8 @@ words! {
     /// How metrics are pushed.
     MetricProtocol {
         RemoteWrite => "remote_write",
+        OtlpGrpc => "otlp_grpc",
+        OtlpHttp => "otlp_http",
     }
 }
 
@@ -43,8 +45,16 @@ words! {
         OutOfBounds => "out_of_bounds",
         /// Another value is stored for the same series and time.
         Conflict => "conflict",
-        /// A native histogram, which is not stored.
+        /// A native histogram, or the exponential one of OTLP, which are not stored.
         NativeHistogram => "native_histogram",
+        /// A difference since the sample before, where totals are stored.
+        DeltaTemporality => "delta_temporality",
+        /// It states no time.
+        NoTime => "no_time",
+        /// It could not be read while its neighbours could, or contradicts itself.
+        BadPoint => "bad_point",
+        /// More samples than one request may carry.
+        TooMany => "too_many_samples",
     }
 }
 

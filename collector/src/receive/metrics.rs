@@ -16,8 +16,8 @@ use super::body::read_body;
 use super::failure::Failure;
 use super::metric_batch::{MetricBatch, Rejected};
 use super::metric_stats::{MetricProtocol, MetricReceiveStats};
-use super::{Intake, IntakeError, Receiver, remote_write};
-use crate::decode::DecodeError;
+use super::{Intake, IntakeError, Receiver, otlp_metrics, remote_write};
+use crate::decode::{self, ContentEncoding, DecodeError, OtlpForm};
 
 /// Bodies up to here are decoded where they are received: at some 150 ns per sample of about
 /// 30 compressed bytes that is half a millisecond.
@@ -37,8 +37,19 @@ pub struct MetricReceiver<I> {
     stats: Arc<MetricReceiveStats>,
 }
 
-/// How the content of a body gets into a batch.
-pub(super) type Fill = fn(&Bytes, &mut MetricBatch) -> Result<(), DecodeError>;
+/// A message with metrics as it was cut out of a request.
+#[derive(Clone, Debug)]
+pub(super) struct MetricMessage {
+    pub(super) content: MetricContent,
+    pub(super) body: Bytes,
+}
+
+/// What a body with metrics holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MetricContent {
+    RemoteWrite,
+    Otlp { form: OtlpForm, encoding: ContentEncoding },
+}
 
 impl<I: Intake> MetricReceiver<I> {
     #[must_use]
@@ -57,6 +68,16 @@ impl<I: Intake> MetricReceiver<I> {
         remote_write::router(Arc::clone(self))
     }
 
+    /// `MetricsService/Export` of OTLP/gRPC, for the port of [`Receiver::grpc_router`].
+    pub fn otlp_grpc_router(self: &Arc<Self>) -> axum::Router {
+        otlp_metrics::grpc_router(Arc::clone(self))
+    }
+
+    /// `POST /v1/metrics` of OTLP/HTTP, for the port of [`Receiver::otlp_http_router`].
+    pub fn otlp_http_router(self: &Arc<Self>) -> axum::Router {
+        otlp_metrics::http_router(Arc::clone(self))
+    }
+
     /// Counts a request that was refused before anything of it was read.
     pub(super) fn refuse(&self, protocol: MetricProtocol, failure: Failure) -> Failure {
         let stats = self.stats.protocol(protocol);
@@ -65,17 +86,18 @@ impl<I: Intake> MetricReceiver<I> {
         failure
     }
 
-    /// Takes a request through to the store. `Ok` names what of it is not stored.
+    /// Takes a request through to the store. `cut` finds the message in the body, and may refuse. `Ok`
+    /// names what of it is not stored.
     pub(super) async fn accept(
         &self,
         protocol: MetricProtocol,
         headers: &HeaderMap,
         body: Body,
-        fill: Fill,
+        cut: impl FnOnce(Bytes) -> Result<MetricMessage, Failure>,
     ) -> Result<Rejected, Failure> {
         let stats = self.stats.protocol(protocol);
         stats.count_request();
-        let result = self.take(protocol, headers, body, fill).await;
+        let result = self.take(protocol, headers, body, cut).await;
         match &result {
             Ok(rejected) => rejected.book(stats),
             Err(failure) => {
@@ -91,15 +113,19 @@ impl<I: Intake> MetricReceiver<I> {
         protocol: MetricProtocol,
         headers: &HeaderMap,
         body: Body,
-        fill: Fill,
+        cut: impl FnOnce(Bytes) -> Result<MetricMessage, Failure>,
     ) -> Result<Rejected, Failure> {
         let tenant = self.base.tenant(headers)?;
         let mut account = self.base.admission.open();
         let body = read_body(body, &mut account, self.base.options.body_timeout).await?;
         self.stats.protocol(protocol).count_body(body.len());
-        account.pay(body.len().saturating_mul(EXPANSION)).await?;
+        let message = cut(body)?;
+        let mut paid_bytes = message.body.len().saturating_mul(EXPANSION);
+        account.pay(paid_bytes).await?;
         for _attempt in 0..STORE_ATTEMPTS {
-            let MetricBatch { append, mut rejected, .. } = self.fill(&tenant, body.clone(), fill).await?;
+            let MetricBatch { append, mut rejected, memory_bytes, .. } = self.fill(&tenant, message.clone()).await?;
+            account.pay(memory_bytes.saturating_sub(paid_bytes)).await?;
+            paid_bytes = paid_bytes.max(memory_bytes);
             match append.commit().await {
                 Ok(report) => {
                     self.stats.protocol(protocol).count_samples(report.stored + report.duplicates);
@@ -115,19 +141,40 @@ impl<I: Intake> MetricReceiver<I> {
     }
 
     /// Decoding that takes long must not hold up the other connections of this thread.
-    async fn fill(&self, tenant: &TenantId, body: Bytes, fill: Fill) -> Result<MetricBatch, Failure> {
+    async fn fill(&self, tenant: &TenantId, message: MetricMessage) -> Result<MetricBatch, Failure> {
         let mut batch = MetricBatch::new(self.store.append(tenant), self.base.clock.now());
-        if body.len() <= INLINE_MAX_BYTES {
-            fill(&body, &mut batch)?;
+        let MetricMessage { content, body } = message;
+        if content.expected_bytes(&body) <= INLINE_MAX_BYTES {
+            content.fill(&body, &mut batch)?;
             return Ok(batch);
         }
         let _slot = self.base.decode_slots.acquire().await.map_err(|_| Failure::unavailable())?;
-        let filling = tokio::task::spawn_blocking(move || fill(&body, &mut batch).map(|()| batch));
+        let filling = tokio::task::spawn_blocking(move || content.fill(&body, &mut batch).map(|()| batch));
         match filling.await {
             Ok(filled) => Ok(filled?),
             Err(error) => {
                 tracing::error!(%error, "a decoder of metrics panicked");
                 Err(Failure::malformed("the body could not be decoded"))
+            }
+        }
+    }
+}
+
+impl MetricContent {
+    /// How much there is to decode, for the choice of where to do it.
+    fn expected_bytes(self, body: &Bytes) -> usize {
+        match self {
+            Self::RemoteWrite | Self::Otlp { encoding: ContentEncoding::Identity, .. } => body.len(),
+            Self::Otlp { .. } => body.len().saturating_mul(EXPANSION),
+        }
+    }
+
+    /// Puts what a body holds into a batch.
+    fn fill(self, body: &Bytes, batch: &mut MetricBatch) -> Result<(), DecodeError> {
+        match self {
+            Self::RemoteWrite => decode::walk_remote_write(&decode::unpack_remote_write(body)?, batch),
+            Self::Otlp { form, encoding } => {
+                decode::walk_otlp_metrics(form, &decode::decompress(encoding, body)?, batch)
             }
         }
     }

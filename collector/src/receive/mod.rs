@@ -1,4 +1,4 @@
-//! Spans and metrics pushed to us: OTLP/gRPC, OTLP/HTTP, Zipkin and SkyWalking; remote write.
+//! Spans and metrics pushed to us: OTLP/gRPC, OTLP/HTTP, Zipkin and SkyWalking; remote write and OTLP.
 //!
 //! | file | what |
 //! |---|---|
@@ -8,6 +8,7 @@
 //! | `zipkin.rs` | Zipkin over HTTP |
 //! | `skywalking.rs` | SkyWalking over HTTP |
 //! | `remote_write.rs` | Prometheus remote write over HTTP |
+//! | `otlp_metrics.rs` | OTLP metrics over gRPC and HTTP |
 //! | `metrics.rs`, `metric_batch.rs`, `metric_stats.rs` | the way of every request with metrics |
 //! | `accept.rs` | the way of every request: read, decode, hand on, count |
 //! | `admission.rs`, `body.rs` | caps on size, time and memory of all requests together |
@@ -36,6 +37,7 @@ mod intake;
 mod metric_batch;
 mod metric_stats;
 mod metrics;
+mod otlp_metrics;
 mod remote_write;
 mod rpc_status;
 mod skywalking;

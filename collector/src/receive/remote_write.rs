@@ -17,10 +17,8 @@ use bytes::Bytes;
 use super::Intake;
 use super::failure::{Failure, FailureKind};
 use super::http::{add_hints, http_status, plain};
-use super::metric_batch::MetricBatch;
 use super::metric_stats::MetricProtocol;
-use super::metrics::MetricReceiver;
-use crate::decode::{self, DecodeError};
+use super::metrics::{MetricContent, MetricMessage, MetricReceiver};
 
 /// The path, where Prometheus has it.
 pub const REMOTE_WRITE_PATH: &str = "/api/v1/write";
@@ -32,7 +30,7 @@ pub(super) fn router<I: Intake>(receiver: Arc<MetricReceiver<I>>) -> Router {
 async fn write<I: Intake>(State(receiver): State<Arc<MetricReceiver<I>>>, request: Request<Body>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let result = match check(&head.method, &head.headers) {
-        Ok(()) => receiver.accept(MetricProtocol::RemoteWrite, &head.headers, body, fill).await,
+        Ok(()) => receiver.accept(MetricProtocol::RemoteWrite, &head.headers, body, cut).await,
         Err(failure) => Err(receiver.refuse(MetricProtocol::RemoteWrite, failure)),
     };
     match result {
@@ -46,8 +44,10 @@ async fn write<I: Intake>(State(receiver): State<Arc<MetricReceiver<I>>>, reques
     }
 }
 
-fn fill(body: &Bytes, batch: &mut MetricBatch) -> Result<(), DecodeError> {
-    decode::walk_remote_write(&decode::unpack_remote_write(body)?, batch)
+/// The body is the message.
+#[expect(clippy::unnecessary_wraps, reason = "other protocols find out here that there is no message")]
+const fn cut(body: Bytes) -> Result<MetricMessage, Failure> {
+    Ok(MetricMessage { content: MetricContent::RemoteWrite, body })
 }
 
 fn refusal(failure: &Failure) -> Response<Body> {

@@ -8,6 +8,7 @@ use serde_json::json;
 use windrose_proto::reject::RejectReason;
 
 use super::failure::{Failure, FailureKind};
+use super::metric_batch::Rejected;
 use crate::decode::Rejections;
 
 /// `google.rpc.Status`.
@@ -46,14 +47,14 @@ pub(super) struct ProtoDuration {
     pub(super) nanos: i32,
 }
 
-/// OTLP `ExportTraceServiceResponse` and `ExportLogsServiceResponse`, which look alike.
+/// OTLP `ExportTraceServiceResponse` and those of logs and metrics, which look alike.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct ExportResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) partial_success: Option<PartialSuccess>,
 }
 
-/// OTLP `ExportTracePartialSuccess` and `ExportLogsPartialSuccess`.
+/// OTLP `ExportTracePartialSuccess` and those of logs and metrics.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct PartialSuccess {
     #[prost(int64, tag = "1")]
@@ -77,14 +78,21 @@ impl ExportResponse {
     /// log entries are not wanted rather than rejected: the sender has nothing to mend.
     pub(super) fn of(rejections: &Rejections) -> Self {
         let rejected = rejections.total() - rejections.count(RejectReason::NotAccessLog);
+        Self::without(rejected, || rejections.summary())
+    }
+
+    /// The answer to a request of which samples were not stored. Points are what OTLP counts; a point
+    /// that was refused as a whole counts once, one of which some samples were counts as many times.
+    pub(super) fn of_samples(rejected: &Rejected) -> Self {
+        Self::without(rejected.total(), || rejected.summary())
+    }
+
+    fn without(rejected: u64, summary: impl FnOnce() -> String) -> Self {
         if rejected == 0 {
             return Self { partial_success: None };
         }
-        let partial_success = PartialSuccess {
-            rejected: i64::try_from(rejected).unwrap_or(i64::MAX),
-            error_message: rejections.summary(),
-        };
-        Self { partial_success: Some(partial_success) }
+        let rejected = i64::try_from(rejected).unwrap_or(i64::MAX);
+        Self { partial_success: Some(PartialSuccess { rejected, error_message: summary() }) }
     }
 
     /// As OTLP/JSON, which names what was rejected.

@@ -35,6 +35,8 @@ use super::rpc_status::{RetryInfo, Status};
 use super::{Intake, IntakeError, ReceiveOptions, Receiver, Submission};
 use crate::decode::{BodyFormat, ContentEncoding, decode};
 
+mod metrics;
+
 const NOW: UnixNanos = UnixNanos(1_760_000_000_000_000_000);
 
 /// Remembers what it took, or refuses.
@@ -239,12 +241,13 @@ async fn grpc_tells_senders_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn grpc_knows_no_other_signal() {
+async fn grpc_knows_no_other_method() {
     let app = App::start().await;
+    // Metrics are a router of their own, which this port does not have here.
     let metrics = MetricsServiceClient::new(app.channel().await).export(ExportMetricsServiceRequest::default()).await;
     let status = metrics.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
-    assert!(status.message().contains("scrape"), "{}", status.message());
+    assert!(status.message().contains("TraceService"), "{}", status.message());
 }
 
 /// One access log entry and one line of an application.
@@ -492,7 +495,7 @@ async fn http_tells_senders_when_to_come_back() {
 #[tokio::test]
 async fn http_knows_no_other_path() {
     let app = App::start().await;
-    for (path, status) in [("/v1/metrics", 501), ("/", 404), ("/v1/traces/", 404)] {
+    for (path, status) in [("/v1/profiles", 404), ("/", 404), ("/v1/traces/", 404)] {
         let answer = send("POST", app.http, path, &[JSON], whole("{}")).await;
         assert_eq!(answer.status.as_u16(), status, "{path}");
         assert!(!answer.body.is_empty(), "{path} says why");

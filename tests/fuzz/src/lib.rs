@@ -2,7 +2,7 @@
 //!
 //! | file | for what |
 //! |---|---|
-//! | `spans.rs` | decoders of request bodies |
+//! | `spans.rs`, `metrics.rs` | decoders of request bodies |
 //! | `pages.rs` | exposition pages |
 //! | `log.rs` | the write-ahead log |
 //! | `tables.rs` | table logs and trace indexes |
@@ -49,6 +49,7 @@ use collector::{decode, exposition};
 use store::disk;
 
 pub mod log;
+pub mod metrics;
 pub mod pages;
 pub mod queries;
 pub mod spans;

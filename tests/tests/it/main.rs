@@ -13,6 +13,7 @@ mod durability;
 mod edges;
 mod envoy;
 mod hostile;
+mod otlp_metrics;
 mod overrides;
 mod prometheus;
 mod receive;

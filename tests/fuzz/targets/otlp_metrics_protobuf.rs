@@ -1,0 +1,5 @@
+//! OTLP `ExportMetricsServiceRequest` in protobuf.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| windrose_fuzz::metrics::check_otlp_protobuf(body));
