@@ -96,17 +96,32 @@ fn attach_target(labels: &mut LabelSet, target: &Target) {
     }
 }
 
-/// Bounds are written as floats, so that `le="1"` and `le="1.0"` are one series.
+/// Bounds are written as floats, so that `le="1"` and `le="1.0"` are one series, and so are
+/// `le="1000000"` and `le="1e+06"`.
 fn normal_value(name: &str, value: String) -> String {
     if !matches!(name, "le" | "quantile") {
         return value;
     }
     match value.parse::<f64>() {
-        Ok(number) if number.is_finite() && !value.contains(['e', 'E']) => {
+        Ok(number) if number.is_finite() => bound_text(number),
+        _ => value,
+    }
+}
+
+/// A number as Prometheus writes bounds, which is how Go writes floats: the shortest digits, with an
+/// exponent of at least two digits below 1e-4 and from 1e6 on, or else with a fraction.
+fn bound_text(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let parts = scientific.split_once('e').and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?)));
+    match parts {
+        Some((digits, exponent)) if !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => {
             let text = number.to_string();
             if text.contains('.') { text } else { format!("{text}.0") }
         }
-        _ => value,
     }
 }
 

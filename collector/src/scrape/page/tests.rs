@@ -1,6 +1,6 @@
 use windrose_proto::time::UnixNanos;
 
-use super::{check_labels, sample_millis, series_labels};
+use super::{bound_text, check_labels, sample_millis, series_labels};
 use crate::exposition::{Dialect, Series};
 use crate::scrape::config::ScrapeConfig;
 use crate::scrape::target::{Resolved, Target, resolve_group};
@@ -38,6 +38,29 @@ fn target_and_page_share_labels() {
     check_series("  honor_labels: true\n", "m{job=\"\"} 1", "__name__=m app=orders instance=a:1");
     check_series("", "m{le=\"1\"} 1", "__name__=m app=orders instance=a:1 job=j le=1.0");
     check_series("", "m{le=\"+Inf\"} 1", "__name__=m app=orders instance=a:1 job=j le=+Inf");
+}
+
+/// What `strconv.FormatFloat(x, 'g', -1, 64)` makes of them, and a fraction.
+#[test]
+fn bounds_are_written_as_prometheus_writes_them() {
+    for (number, text) in [
+        (0.0, "0.0"),
+        (1.0, "1.0"),
+        (-2.5, "-2.5"),
+        (0.0001, "0.0001"),
+        (0.000_01, "1e-05"),
+        (0.000_012_5, "1.25e-05"),
+        (999_999.0, "999999.0"),
+        (1e6, "1e+06"),
+        (1_800_000.0, "1.8e+06"),
+        (1_234_567.5, "1.2345675e+06"),
+        (1e100, "1e+100"),
+    ] {
+        assert_eq!(bound_text(number), text);
+    }
+    for line in ["m{le=\"3600000\"} 1", "m{le=\"3.6e6\"} 1", "m{le=\"3.6e+06\"} 1"] {
+        check_series("", line, "__name__=m app=orders instance=a:1 job=j le=3.6e+06");
+    }
 }
 
 #[test]
