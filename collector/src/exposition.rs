@@ -4,7 +4,8 @@
 //! (0.0.4 and 1.0.0 with quoted UTF-8 names) and OpenMetrics 1.0, and in the text dialect it also
 //! takes what proxies really send: `name{} 1` (Envoy), tabs between tokens, OpenMetrics under
 //! `text/plain` (ztunnel), and an application's OpenMetrics page glued behind Envoy's text page
-//! (Istio's merged port), so exemplars and `# EOF` may stand anywhere.
+//! (Istio's merged port), so exemplars and `# EOF` may stand anywhere. A page in protobuf is rewritten
+//! as text first ([`protobuf`]), so that there is one way from a page to series.
 //!
 //! Invariants: never panics; allocates only to resolve escapes; linear in the size of the page. A
 //! line that cannot be read is one error, and reading goes on with the next line, so that the
@@ -19,6 +20,7 @@ mod labels;
 pub mod line_table;
 mod number;
 pub mod page_reader;
+pub mod protobuf;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads `scrape_configs` in Prometheus' own shape; [`manager`] keeps one worker per
 //! target, follows changes of configuration and of files of targets, and leaves undisturbed what
-//! did not change; a worker (`worker`) fetches (`client`), reads the page within its limits into one
+//! did not change; a worker (`worker`) fetches (`client`) in one of the formats of [`protocol`], reads the page within its limits into one
 //! batch of samples ([`series`], [`page`]), stores it, takes the differences of counters
 //! ([`crate::metrics_map`]) and hands these on over a bounded channel as a [`ScrapeEvent`].
 //!
@@ -25,6 +25,7 @@ mod discovery;
 pub mod manager;
 mod md5;
 pub mod page;
+pub mod protocol;
 pub mod relabel;
 pub mod series;
 pub mod status;

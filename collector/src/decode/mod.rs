@@ -47,7 +47,7 @@ mod skywalking_json;
 #[cfg(test)]
 mod tests;
 mod text;
-mod wire;
+pub(crate) mod wire;
 mod zipkin;
 mod zipkin_json;
 mod zipkin_protobuf;

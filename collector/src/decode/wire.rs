@@ -9,7 +9,7 @@ const GROUP_DEPTH_MAX: usize = 100;
 
 /// What is wrong with the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WireError {
+pub(crate) enum WireError {
     #[error("truncated: a field runs past the end of its message")]
     Truncated,
     #[error("a number is longer than 64 bits")]
@@ -26,7 +26,7 @@ pub(super) enum WireError {
 
 /// The payload of one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -35,14 +35,14 @@ pub(super) enum Payload<'a> {
 
 /// One field of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Field<'a> {
-    pub(super) number: u32,
-    pub(super) payload: Payload<'a>,
+pub(crate) struct Field<'a> {
+    pub(crate) number: u32,
+    pub(crate) payload: Payload<'a>,
 }
 
 impl<'a> Field<'a> {
     /// A length-delimited payload: string, bytes or message.
-    pub(super) fn bytes(&self) -> Result<&'a [u8], WireError> {
+    pub(crate) fn bytes(&self) -> Result<&'a [u8], WireError> {
         match self.payload {
             Payload::Bytes(bytes) => Ok(bytes),
             Payload::Varint(_) | Payload::Fixed64(_) | Payload::Fixed32(_) => Err(WireError::WrongType(self.number)),
@@ -50,7 +50,7 @@ impl<'a> Field<'a> {
     }
 
     /// A varint payload: integers, enums, booleans.
-    pub(super) fn varint(&self) -> Result<u64, WireError> {
+    pub(crate) fn varint(&self) -> Result<u64, WireError> {
         match self.payload {
             Payload::Varint(number) => Ok(number),
             Payload::Bytes(_) | Payload::Fixed64(_) | Payload::Fixed32(_) => Err(WireError::WrongType(self.number)),
@@ -58,17 +58,17 @@ impl<'a> Field<'a> {
     }
 
     /// A `uint32`: protobuf keeps the low half of a longer number.
-    pub(super) fn uint32(&self) -> Result<u32, WireError> {
+    pub(crate) fn uint32(&self) -> Result<u32, WireError> {
         self.varint().map(|number| number as u32)
     }
 
     /// An `int32` or an enum.
-    pub(super) fn int32(&self) -> Result<i32, WireError> {
+    pub(crate) fn int32(&self) -> Result<i32, WireError> {
         self.varint().map(|number| number as i32)
     }
 
     /// A `fixed64` payload; doubles are its bits.
-    pub(super) fn fixed64(&self) -> Result<u64, WireError> {
+    pub(crate) fn fixed64(&self) -> Result<u64, WireError> {
         match self.payload {
             Payload::Fixed64(number) => Ok(number),
             Payload::Bytes(_) | Payload::Varint(_) | Payload::Fixed32(_) => Err(WireError::WrongType(self.number)),
@@ -76,7 +76,7 @@ impl<'a> Field<'a> {
     }
 
     /// A `fixed32` payload.
-    pub(super) fn fixed32(&self) -> Result<u32, WireError> {
+    pub(crate) fn fixed32(&self) -> Result<u32, WireError> {
         match self.payload {
             Payload::Fixed32(number) => Ok(number),
             Payload::Bytes(_) | Payload::Varint(_) | Payload::Fixed64(_) => Err(WireError::WrongType(self.number)),
@@ -86,18 +86,23 @@ impl<'a> Field<'a> {
 
 /// Reads the fields of one message in wire order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) const fn of(message: &'a [u8]) -> Self {
+    pub(crate) const fn of(message: &'a [u8]) -> Self {
         Self { rest: message }
+    }
+
+    /// The next message of a list in which each stands behind its length; `None` at the end of the list.
+    pub(crate) fn next_delimited(&mut self) -> Result<Option<&'a [u8]>, WireError> {
+        if self.rest.is_empty() { Ok(None) } else { self.length_delimited().map(Some) }
     }
 
     /// The next field; `None` at the end of the message.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {
         loop {
             if self.rest.is_empty() {
                 return Ok(None);

@@ -16,19 +16,15 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use thiserror::Error;
+use windrose_proto::limits;
 
 use super::config::{Authorization, Credential, PoolConfig, TlsConfig, TlsVersion};
 use super::discovery;
+use super::protocol::{PageFormat, accept_header};
 use super::target::Target;
-use crate::exposition::Dialect;
+use crate::exposition::{Dialect, protobuf};
 
 mod verifier;
-
-/// What Prometheus 3 accepts, in its words and its order: exporters choose by it.
-pub(super) const ACCEPT_HEADER: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
-application/openmetrics-text;version=0.0.1;q=0.5,\
-text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
-text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 
 /// Who asks.
 pub(super) const USER_AGENT_HEADER: &str = concat!("windrose/", env!("CARGO_PKG_VERSION"));
@@ -47,8 +43,19 @@ pub(super) struct Client {
 pub(super) struct Answer {
     pub(super) body: Bytes,
     pub(super) is_gzip: bool,
-    pub(super) dialect: Option<Dialect>,
+    pub(super) format: Option<PageFormat>,
     pub(super) content_type: String,
+}
+
+/// A page as text.
+#[derive(Clone, Debug)]
+pub(super) struct TextPage {
+    pub(super) body: Bytes,
+    pub(super) dialect: Dialect,
+    /// Of the page as it was answered, unpacked.
+    pub(super) body_bytes: usize,
+    /// Native histograms that are not in the text.
+    pub(super) native_histograms: u64,
 }
 
 /// Why there is no page. The text is what an operator sees as the target's last error.
@@ -74,6 +81,8 @@ pub(super) enum FetchError {
     TooLarge(usize),
     #[error("gzip: {0}")]
     Gzip(std::io::Error),
+    #[error(transparent)]
+    Protobuf(#[from] protobuf::ProtobufError),
     #[error("content encoding `{0}` was not asked for")]
     Encoding(String),
     #[error("received unsupported Content-Type \"{0}\" and no fallback_scrape_protocol specified for target")]
@@ -143,9 +152,9 @@ impl Client {
             Some(other) => return Err(FetchError::Encoding(other.to_owned())),
         };
         let content_type = header(&response, &CONTENT_TYPE).unwrap_or_default().to_owned();
-        let dialect = Dialect::from_content_type(&content_type);
+        let format = PageFormat::from_content_type(&content_type);
         let body = collect(response, target.pool.limits.body_bytes).await?;
-        Ok(Answer { body, is_gzip, dialect, content_type })
+        Ok(Answer { body, is_gzip, format, content_type })
     }
 }
 
@@ -183,14 +192,33 @@ impl Lines {
     }
 }
 
-/// The page of an answer and its dialect. Work for a blocking thread when the page is large.
-pub(super) fn page_of(answer: Answer, pool: &PoolConfig) -> Result<(Bytes, Dialect), FetchError> {
-    let dialect = dialect_of(&answer, pool)?;
-    let body = unpack(answer, pool.limits.body_bytes)?;
-    Ok((body, dialect))
+/// How much longer protobuf becomes as text: names and labels are repeated for every bucket.
+const TEXT_EXPANSION: usize = 8;
+
+impl Answer {
+    /// About how much text there is to read once it is unpacked.
+    pub(super) fn expected_bytes(&self) -> usize {
+        let is_protobuf = self.format == Some(PageFormat::Protobuf);
+        self.body.len().saturating_mul(if is_protobuf { TEXT_EXPANSION } else { 1 })
+    }
 }
 
-/// The text of a page, within `max_bytes`.
+/// The page of an answer. Work for a blocking thread when the page is large.
+pub(super) fn page_of(answer: Answer, pool: &PoolConfig) -> Result<TextPage, FetchError> {
+    let format = format_of(&answer, pool)?;
+    let body = unpack(answer, pool.limits.body_bytes)?;
+    let body_bytes = body.len();
+    match format {
+        PageFormat::Text(dialect) => Ok(TextPage { body, dialect, body_bytes, native_histograms: 0 }),
+        PageFormat::Protobuf => {
+            let protobuf::TextPage { text, native_histograms } =
+                protobuf::to_text(&body, limits::DECOMPRESSED_MAX_BYTES)?;
+            Ok(TextPage { body: Bytes::from(text), dialect: Dialect::Text, body_bytes, native_histograms })
+        }
+    }
+}
+
+/// The content of a page, within `max_bytes`.
 fn unpack(answer: Answer, max_bytes: usize) -> Result<Bytes, FetchError> {
     if !answer.is_gzip {
         return Ok(answer.body);
@@ -205,12 +233,12 @@ fn unpack(answer: Answer, max_bytes: usize) -> Result<Bytes, FetchError> {
     Ok(Bytes::from(page))
 }
 
-/// The dialect of an answer, or why its page cannot be read.
-fn dialect_of(answer: &Answer, pool: &PoolConfig) -> Result<Dialect, FetchError> {
-    match answer.dialect.or(pool.fallback_dialect) {
-        Some(dialect) => Ok(dialect),
+/// The format of an answer, or why its page cannot be read.
+fn format_of(answer: &Answer, pool: &PoolConfig) -> Result<PageFormat, FetchError> {
+    match answer.format.or(pool.fallback_format) {
+        Some(format) => Ok(format),
         // An empty page is fine whatever it is called.
-        None if answer.body.is_empty() => Ok(Dialect::Text),
+        None if answer.body.is_empty() => Ok(PageFormat::Text(Dialect::Text)),
         None => Err(FetchError::ContentType(answer.content_type.clone())),
     }
 }
@@ -218,7 +246,7 @@ fn dialect_of(answer: &Answer, pool: &PoolConfig) -> Result<Dialect, FetchError>
 fn request(target: &Target) -> Result<Request<Empty<Bytes>>, FetchError> {
     let encoding = if target.pool.enable_compression { "gzip" } else { "identity" };
     let mut request = Request::get(target.url.clone())
-        .header(ACCEPT, ACCEPT_HEADER)
+        .header(ACCEPT, accept_header(&target.pool.scrape_protocols))
         .header(ACCEPT_ENCODING, encoding)
         .header(USER_AGENT, USER_AGENT_HEADER)
         .header("X-Prometheus-Scrape-Timeout-Seconds", target.timeout.as_secs_f64().to_string())

@@ -13,9 +13,9 @@ use thiserror::Error;
 use windrose_proto::limits::DECOMPRESSED_MAX_BYTES;
 use windrose_proto::tenant::TenantId;
 
+use super::protocol::{DEFAULT_SCRAPE_PROTOCOLS, PageFormat, ScrapeProtocol};
 use super::relabel::{RelabelConfig, RelabelError, Rule};
 use super::value::{ByteSize, PromDuration, Secret};
-use crate::exposition::Dialect;
 
 mod discovery;
 #[cfg(test)]
@@ -57,7 +57,9 @@ pub struct PoolConfig {
     pub tenant: TenantId,
     pub enable_compression: bool,
     /// Format of pages that do not say theirs.
-    pub fallback_dialect: Option<Dialect>,
+    pub fallback_format: Option<PageFormat>,
+    /// Formats that are asked for, the preferred one first.
+    pub scrape_protocols: Vec<ScrapeProtocol>,
     pub static_configs: Vec<TargetGroup>,
     pub file_sd_configs: Vec<FileDiscovery>,
     /// Discovery over the network.
@@ -258,12 +260,17 @@ impl PoolConfig {
             invalid(format!("tenant: {error}"));
             TenantId::default()
         });
-        let fallback_dialect = raw.fallback_scrape_protocol.as_deref().and_then(|protocol| {
-            let dialect = dialect_of_protocol(protocol);
-            if dialect.is_none() {
+        let fallback_format = raw.fallback_scrape_protocol.as_deref().and_then(|protocol| {
+            let format = ScrapeProtocol::parse(protocol).map(ScrapeProtocol::format);
+            if format.is_none() {
                 invalid(format!("fallback_scrape_protocol `{protocol}` is not supported"));
             }
-            dialect
+            format
+        });
+        let asked = raw.scrape_protocols.as_deref().or(global.scrape_protocols.as_deref()).unwrap_or_default();
+        let scrape_protocols = scrape_protocols(asked).unwrap_or_else(|reason| {
+            invalid(reason);
+            Vec::new()
         });
         if raw.tls_config.cert.is_some() && raw.tls_config.cert_file.is_some()
             || raw.tls_config.key.is_some() && raw.tls_config.key_file.is_some()
@@ -306,7 +313,8 @@ impl PoolConfig {
             extra_scrape_metrics: raw.extra_scrape_metrics.or(global.extra_scrape_metrics).unwrap_or(false),
             tenant,
             enable_compression: raw.enable_compression.unwrap_or(true),
-            fallback_dialect,
+            fallback_format,
+            scrape_protocols,
             static_configs: raw.static_configs,
             lookups,
             file_sd_configs: raw
@@ -327,12 +335,23 @@ impl PoolConfig {
     }
 }
 
-fn dialect_of_protocol(protocol: &str) -> Option<Dialect> {
-    match protocol {
-        "PrometheusText0.0.4" | "PrometheusText1.0.0" => Some(Dialect::Text),
-        "OpenMetricsText0.0.1" | "OpenMetricsText1.0.0" => Some(Dialect::OpenMetrics),
-        _ => None,
+/// The formats of these names; Prometheus' default when there are none.
+fn scrape_protocols(names: &[String]) -> Result<Vec<ScrapeProtocol>, String> {
+    if names.is_empty() {
+        return Ok(DEFAULT_SCRAPE_PROTOCOLS.to_vec());
     }
+    let mut protocols = Vec::with_capacity(names.len());
+    for name in names {
+        let protocol = ScrapeProtocol::parse(name).ok_or_else(|| {
+            let known = ScrapeProtocol::ALL.map(ScrapeProtocol::as_str).join(", ");
+            format!("scrape_protocols: `{name}` is not supported, {known} are")
+        })?;
+        if protocols.contains(&protocol) {
+            return Err(format!("scrape_protocols: `{name}` is there twice"));
+        }
+        protocols.push(protocol);
+    }
+    Ok(protocols)
 }
 
 fn authorization(basic: Option<RawBasic>, other: Option<RawAuthorization>) -> Result<Option<Authorization>, String> {
@@ -376,6 +395,7 @@ const GLOBAL_KEYS: &[&str] = &[
     "label_value_length_limit",
     "target_limit",
     "extra_scrape_metrics",
+    "scrape_protocols",
 ];
 
 const JOB_KEYS: &[&str] = &[
@@ -392,6 +412,7 @@ const JOB_KEYS: &[&str] = &[
     "tenant",
     "enable_compression",
     "fallback_scrape_protocol",
+    "scrape_protocols",
     "follow_redirects",
     "static_configs",
     "file_sd_configs",
@@ -422,7 +443,6 @@ const UNSUPPORTED_KEYS: &[&str] = &[
     "runtime",
     "metric_name_validation_scheme",
     "metric_name_escaping_scheme",
-    "scrape_protocols",
     "scrape_native_histograms",
     "always_scrape_classic_histograms",
     "scrape_classic_histograms",
@@ -508,6 +528,7 @@ struct RawGlobal {
     label_value_length_limit: Option<usize>,
     target_limit: Option<usize>,
     extra_scrape_metrics: Option<bool>,
+    scrape_protocols: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -529,6 +550,7 @@ struct RawJob {
     tenant: Option<String>,
     enable_compression: Option<bool>,
     fallback_scrape_protocol: Option<String>,
+    scrape_protocols: Option<Vec<String>>,
     follow_redirects: Option<bool>,
     #[serde(default)]
     static_configs: Vec<TargetGroup>,

@@ -15,9 +15,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use windrose_proto::time::SystemClock;
-use windrose_store::metrics::MetricStore;
+use windrose_store::metrics::{DropReason, MetricStore};
 
-use super::client::{ACCEPT_HEADER, USER_AGENT_HEADER};
+use super::client::USER_AGENT_HEADER;
+use super::protocol::{DEFAULT_SCRAPE_PROTOCOLS, accept_header};
 use super::series::tests::{empty_store, stored};
 use super::{EVENTS_WAITING_MAX, Health, ScrapeConfig, ScrapeEvent, ScrapeHandle, Scraped, Scraper};
 use crate::in_force::InForce;
@@ -67,6 +68,10 @@ async fn answer(State(proxy): State<Proxy>, uri: Uri, headers: HeaderMap) -> Res
             encoder.write_all(&vec![b'\n'; 8 << 20]).unwrap();
             ([("content-type", "text/plain"), ("content-encoding", "gzip")], encoder.finish().unwrap()).into_response()
         }
+        "/protobuf" => {
+            let kind = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+            ([("content-type", kind)], protobuf_page(count)).into_response()
+        }
         "/large" => (text, "#".repeat(3 << 20)).into_response(),
         "/html" => ([("content-type", "text/html")], "<html>").into_response(),
         "/broken" => (text, "a 1\nb{\n").into_response(),
@@ -81,6 +86,24 @@ async fn answer(State(proxy): State<Proxy>, uri: Uri, headers: HeaderMap) -> Res
         "/slow" => std::future::pending().await,
         _ => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// What `/metrics` answers, in protobuf, and a histogram `h` that is native only.
+fn protobuf_page(count: u64) -> Vec<u8> {
+    let field =
+        |number: u8, message: &[u8]| [&[number << 3 | 2, u8::try_from(message.len()).unwrap()], message].concat();
+    let label = |name: &str, value: &str| field(1, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat());
+    let family = |name: &str, kind: u8, metric: &[u8]| {
+        let message = [field(1, name.as_bytes()), vec![0x18, kind], field(4, metric)].concat();
+        [vec![u8::try_from(message.len()).unwrap()], message].concat()
+    };
+    let value = [&[0x09], (10.0 * count as f64).to_le_bytes().as_slice()].concat();
+    let code = label("response_code", "200");
+    let cluster = label("cluster_name", "outbound|80||users");
+    let counter = [code, cluster, field(3, &value)].concat();
+    // Three observations, and a span of one bucket.
+    let native = field(7, &[vec![0x08, 0x03], field(12, &[0x08, 0x02, 0x10, 0x01])].concat());
+    [family("envoy_cluster_upstream_rq", 0, &counter), family("h", 4, &native)].concat()
 }
 
 /// A cluster with one pod, and another as soon as it is watched. Both are this server.
@@ -190,7 +213,7 @@ async fn pages_come_with_their_counters() {
     let (uri, headers) = bench.asked.lock().unwrap()[0].clone();
     assert_eq!(uri.path(), "/metrics");
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-    assert_eq!(header("accept").as_deref(), Some(ACCEPT_HEADER));
+    assert_eq!(header("accept").as_deref(), Some(accept_header(&DEFAULT_SCRAPE_PROTOCOLS).as_str()));
     assert_eq!(header("user-agent").as_deref(), Some(USER_AGENT_HEADER));
     assert_eq!(header("accept-encoding").as_deref(), Some("gzip"));
     assert_eq!(header("x-prometheus-scrape-timeout-seconds").as_deref(), Some("0.2"));
@@ -251,6 +274,31 @@ async fn packed_pages_and_credentials_work() {
     let (uri, headers) = bench.asked.lock().unwrap()[0].clone();
     assert_eq!(uri.query(), Some("a=b+c"));
     assert_eq!(headers["authorization"], "Basic dXNlcjpwYXNz");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn protobuf_is_asked_for_and_read_where_it_is_configured() {
+    let more = "  scrape_protocols: [PrometheusProto, PrometheusText0.0.4]\n";
+    let mut bench = Bench::start(&format!("scrape_configs:\n{}", job("protobuf", "/protobuf", more))).await;
+    let first = bench.scraped().await;
+    assert_eq!(first.report.error, None);
+    assert_eq!((first.report.counts.samples, first.report.body_bytes), (1, protobuf_page(1).len()));
+    let second = bench.scraped().await;
+    let counters = second.counters.unwrap();
+    assert_eq!(counters.edges[0].calls, 10, "counters reach the edges");
+    assert_eq!(counters.edges[0].destination.as_ref().unwrap().service, "users");
+    let series = stored(&bench.store, "envoy_cluster_upstream_rq").await;
+    assert!(series[0].contains(" response_code=\"200\"}") && series[0].contains("=10 "), "{series:?}");
+    let dropped = bench.store.stats().dropped;
+    let native = dropped.iter().find(|(reason, _)| *reason == DropReason::NativeHistogram).unwrap().1;
+    assert!(native >= 2, "{dropped:?}");
+    let (_, headers) = bench.asked.lock().unwrap()[0].clone();
+    assert_eq!(
+        headers["accept"],
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+         text/plain;version=0.0.4;q=0.5,*/*;q=0.4"
+    );
     bench.stop().await;
 }
 

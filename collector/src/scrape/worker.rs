@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::metrics::{Append, AppendError, MetricStore};
 
-use super::client::{self, Answer, Client, FetchError};
+use super::client::{self, Answer, Client, FetchError, TextPage};
 use super::series::{self, Counted, Page, TargetSeries};
 use super::status::StatusCell;
 use super::target::Target;
 use super::{PageCounts, ScrapeEvent, ScrapeReport, Scraped};
-use crate::exposition::Dialect;
 use crate::in_force::InForce;
 use crate::metrics_map::Options;
 
@@ -46,17 +44,10 @@ pub(super) struct Worker {
     pub(super) is_succeeded: Arc<AtomicBool>,
 }
 
-/// A page that can be read.
-#[derive(Clone, Debug)]
-struct Fetched {
-    body: Bytes,
-    dialect: Dialect,
-}
-
 /// What became of a fetched page. `series` is `None` if it was lost on the way.
 struct Digest {
     series: Option<Box<TargetSeries>>,
-    page: Option<Fetched>,
+    page: Option<TextPage>,
     result: Result<(PageCounts, Counted), String>,
     append: Append,
 }
@@ -117,7 +108,7 @@ impl Worker {
             Ok((counts, counted)) => (counts, counted, None),
             Err(error) => (PageCounts::default(), Counted::default(), Some(error)),
         };
-        let body_bytes = page.as_ref().map_or(0, |page| page.body.len());
+        let body_bytes = page.as_ref().map_or(0, |page| page.body_bytes);
         let report = ScrapeReport { scraped_at, duration: started.elapsed(), error, counts, body_bytes };
         let append = if report.is_up() {
             append
@@ -136,7 +127,7 @@ impl Worker {
     }
 
     /// Stores the batch of a scrape, if need be with series looked up anew.
-    async fn store(&self, series: &mut TargetSeries, append: Append, report: &ScrapeReport, page: Option<&Fetched>) {
+    async fn store(&self, series: &mut TargetSeries, append: Append, report: &ScrapeReport, page: Option<&TextPage>) {
         let mut append = append;
         for _attempt in 0..STORE_ATTEMPTS {
             series::report(&self.target, report, &mut append);
@@ -151,7 +142,7 @@ impl Worker {
             series.expire(expired);
             append = self.store.append(&self.target.pool.tenant);
             match page.filter(|_| report.is_up()) {
-                Some(Fetched { body, dialect }) => {
+                Some(TextPage { body, dialect, .. }) => {
                     let page = Page { body, dialect: *dialect, scraped_at: report.scraped_at };
                     if let Err(error) = series.read_again(&self.target, page, &mut append) {
                         tracing::error!(%error, "a page that was read cannot be read again");
@@ -188,7 +179,7 @@ impl Worker {
     async fn digest(&self, answer: Answer, scraped_at: UnixNanos, series: Box<TargetSeries>, append: Append) -> Digest {
         let target = Arc::clone(&self.target);
         let options = Options { overrides: self.overrides.get(), ..Options::default() };
-        if !answer.is_gzip && answer.body.len() <= INLINE_PAGE_MAX_BYTES {
+        if !answer.is_gzip && answer.expected_bytes() <= INLINE_PAGE_MAX_BYTES {
             return digest(&target, &options, answer, scraped_at, series, append);
         }
         let work = move || digest(&target, &options, answer, scraped_at, series, append);
@@ -226,8 +217,9 @@ fn digest(
 ) -> Digest {
     let mut page = None;
     let take_apart = || -> Result<(PageCounts, Counted), String> {
-        let (body, dialect) = client::page_of(answer, &target.pool).map_err(|error| error.to_string())?;
-        let Fetched { body, dialect } = page.insert(Fetched { body, dialect });
+        let text = client::page_of(answer, &target.pool).map_err(|error| error.to_string())?;
+        let TextPage { body, dialect, native_histograms, .. } = page.insert(text);
+        append.drop_native_histograms(*native_histograms);
         let page = Page { body, dialect: *dialect, scraped_at };
         series.read(target, page, options, &mut append).map_err(|error| error.to_string())
     };

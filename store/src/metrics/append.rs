@@ -184,6 +184,11 @@ impl Append {
         self.batch.exemplars.push((series, exemplar));
     }
 
+    /// Counts native histograms, which cannot be stored.
+    pub fn drop_native_histograms(&self, count: u64) {
+        self.store.inner.counters.dropped(DropReason::NativeHistogram, count);
+    }
+
     /// Says what a metric family is. Costs a lookup when that is known.
     pub fn metadata(&mut self, family: &str, metadata: &Metadata) {
         if self.tenant.head().needs_metadata(family, metadata, self.store.inner.epoch()) {

@@ -17,19 +17,22 @@ pub enum DropReason {
     LabelLimit,
     /// The labels of the series are longer than they may be.
     LabelBytesLimit,
+    /// A scraped native histogram.
+    NativeHistogram,
     /// The log refused the batch.
     Log,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Duplicate,
         Self::Conflict,
         Self::OutOfBounds,
         Self::SeriesLimit,
         Self::LabelLimit,
         Self::LabelBytesLimit,
+        Self::NativeHistogram,
         Self::Log,
     ];
 
@@ -43,6 +46,7 @@ impl DropReason {
             Self::SeriesLimit => "series_limit",
             Self::LabelLimit => "label_limit",
             Self::LabelBytesLimit => "label_bytes_limit",
+            Self::NativeHistogram => "native_histogram",
             Self::Log => "log",
         }
     }

@@ -1,5 +1,6 @@
 //! Exposition pages.
 
+use crate::exposition::protobuf::{self, TextPage};
 use crate::exposition::{Dialect, Entry, Labels, Parser};
 
 /// Prometheus' text format.
@@ -10,6 +11,18 @@ pub fn check_text(page: &[u8]) {
 /// OpenMetrics.
 pub fn check_openmetrics(page: &[u8]) {
     check(page, Dialect::OpenMetrics);
+}
+
+/// What a page in protobuf is rewritten to can be read, line by line, and stays within its limit.
+pub fn check_protobuf(page: &[u8]) {
+    const MAX_BYTES: usize = 1 << 20;
+    let Ok(TextPage { text, .. }) = protobuf::to_text(page, MAX_BYTES) else { return };
+    assert!(text.len() <= MAX_BYTES);
+    let mut parser = Parser::new(text.as_bytes(), Dialect::Text);
+    if let Some(Err(error)) = parser.find(Result::is_err) {
+        panic!("{error}");
+    }
+    check_text(text.as_bytes());
 }
 
 /// Every line yields at most one entry, the walk over labels agrees with their count, and a series

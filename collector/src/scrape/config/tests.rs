@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::{Authorization, Credential, Scheme, ScrapeConfig};
+use crate::scrape::protocol::{DEFAULT_SCRAPE_PROTOCOLS, PageFormat, ScrapeProtocol};
 use crate::scrape::value::Secret;
 
 #[test]
@@ -48,6 +49,30 @@ scrape_configs:
     assert_eq!((plain.interval, plain.timeout), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!(plain.metrics_path, "/metrics");
     assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn formats_are_asked_for_in_the_order_of_the_configuration() {
+    let config = ScrapeConfig::parse(
+        "global: {scrape_protocols: [PrometheusProto, OpenMetricsText1.0.0]}\n\
+         scrape_configs: [{job_name: a}, {job_name: b, scrape_protocols: [PrometheusText0.0.4], fallback_scrape_protocol: PrometheusProto}]",
+    )
+    .unwrap();
+    let [a, b] = &config.pools[..] else { panic!("{config:?}") };
+    assert_eq!(a.scrape_protocols, [ScrapeProtocol::PrometheusProto, ScrapeProtocol::OpenMetricsText1_0_0]);
+    assert_eq!((a.fallback_format, b.fallback_format), (None, Some(PageFormat::Protobuf)));
+    assert_eq!(b.scrape_protocols, [ScrapeProtocol::PrometheusText0_0_4]);
+    let default = ScrapeConfig::parse("scrape_configs: [{job_name: a}]").unwrap();
+    assert_eq!(default.pools[0].scrape_protocols, DEFAULT_SCRAPE_PROTOCOLS);
+    check_errors(
+        "scrape_configs: [{job_name: a, scrape_protocols: [PrometheusText]}, \
+         {job_name: b, scrape_protocols: [PrometheusProto, PrometheusProto]}]",
+        &[
+            "job `a`: scrape_protocols: `PrometheusText` is not supported, PrometheusProto, OpenMetricsText1.0.0, \
+             OpenMetricsText0.0.1, PrometheusText1.0.0, PrometheusText0.0.4 are",
+            "job `b`: scrape_protocols: `PrometheusProto` is there twice",
+        ],
+    );
 }
 
 #[track_caller]
