@@ -115,7 +115,7 @@ impl Segment {
             })
             .await
         };
-        self.quarantine_damage(read.await)
+        self.judge(read.await).await
     }
 
     /// The traces of a file of `requests` that late spans changed, with their revisions; read once.
@@ -169,7 +169,7 @@ impl Segment {
             found.retain(|span| traces.contains(&span.trace_id));
             Ok(found)
         };
-        self.quarantine_damage(read.await)
+        self.judge(read.await).await
     }
 
     /// The whole file as it was written. A damaged file is quarantined, and there is none.
@@ -181,7 +181,7 @@ impl Segment {
             return Ok(None);
         }
         let read = self.read_file().await;
-        self.quarantine_damage(read.map(Some))
+        self.judge(read.map(Some)).await
     }
 
     /// The whole file, its checksum compared.
@@ -284,15 +284,20 @@ impl Segment {
     }
 
     /// Quarantines the file when that is why the read failed.
-    fn quarantine_damage<T: Default>(&self, read: Result<T, Failure>) -> Result<T, SegmentError> {
-        match read {
-            Ok(rows) => Ok(rows),
-            Err(Failure::Store(source)) => Err(SegmentError { path: self.path.clone(), source }),
-            Err(Failure::Damaged(reason)) => {
-                self.quarantine(reason);
-                Ok(T::default())
-            }
-        }
+    async fn judge<T: Default>(&self, read: Result<T, Failure>) -> Result<T, SegmentError> {
+        let reason = match read {
+            Ok(rows) => return Ok(rows),
+            Err(Failure::Damaged(reason)) => reason,
+            // Asking for what a file that was cut short has no more is an error like any other to a store.
+            Err(Failure::Store(source)) => match self.store.head(&self.path).await {
+                Ok(found) if found.size != self.bytes => {
+                    format!("the file has {} bytes instead of {}", found.size, self.bytes)
+                }
+                _ => return Err(SegmentError { path: self.path.clone(), source }),
+            },
+        };
+        self.quarantine(reason);
+        Ok(T::default())
     }
 }
 

@@ -116,6 +116,18 @@ async fn a_damaged_file_is_quarantined_and_answers_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_cut_short_is_quarantined() {
+    let rows = sample(span_row(), 20);
+    let encoded = encode_spans(rows.clone()).unwrap();
+    let (store, segment) = put(Table::Spans, &encoded).await;
+    store.put(segment.path(), encoded.file.slice(..encoded.file.len() / 2).into()).await.unwrap();
+    let wanted = HashSet::from([rows[0].span.trace_id]);
+    assert_eq!(segment.read_spans_of_traces(&wanted, &FooterCache::new(1 << 20)).await.unwrap(), []);
+    let reason = segment.quarantine_reason().unwrap();
+    assert!(reason.contains("bytes"), "says how long it is and should be: {reason}");
+}
+
+#[tokio::test]
 async fn damaged_and_missing_span_files_do_not_fail_a_lookup() {
     let rows = sample(span_row(), 20);
     let encoded = encode_spans(rows.clone()).unwrap();
