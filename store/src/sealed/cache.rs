@@ -16,13 +16,10 @@ const KEYS_SLACK: usize = 2;
 /// Whose rows are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum RowsOf {
-    File(Path),
+    /// A row group of a file.
+    Part(Path, usize),
     /// The sums over a span of time, made of the files that `files` is a hash of.
-    Block {
-        start: u64,
-        length: u64,
-        files: u64,
-    },
+    Block { start: u64, length: u64, files: u64 },
 }
 
 /// Lists of rows, the one used longest ago dropped first.
@@ -164,6 +161,6 @@ mod tests {
     }
 
     fn file(name: &str) -> RowsOf {
-        RowsOf::File(Path::from(name))
+        RowsOf::Part(Path::from(name), 0)
     }
 }

@@ -15,7 +15,7 @@ use windrose_proto::time::{TimeRange, UnixNanos};
 
 use super::cache::{RowCache, RowsOf};
 use crate::row::{HopRow, RequestRow};
-use crate::segment::{FooterCache, Segment, SegmentError};
+use crate::segment::{FooterCache, RowGroup, Segment, SegmentError};
 use crate::table_log::Version;
 use crate::tables::{Table, edges, hops, requests};
 
@@ -158,34 +158,46 @@ impl TenantCatalog {
     /// # Errors
     /// When the object store fails.
     pub async fn read_edges(&self, range: TimeRange) -> Result<Vec<EdgeRow>, SegmentError> {
-        let files = self.edge_files(range).await?;
-        Ok(files.iter().flat_map(|(file, inside)| &file[inside.clone()]).cloned().collect())
+        let parts = self.edge_parts(range).await?;
+        Ok(parts.iter().flat_map(|(rows, inside)| &rows[inside.clone()]).cloned().collect())
     }
 
-    /// The rows of files, and which of them start inside `range`.
-    pub(super) async fn edge_files(
+    /// The rows of parts of files, and which of them start inside `range`.
+    pub(super) async fn edge_parts(
         &self,
         range: TimeRange,
     ) -> Result<Vec<(Arc<Vec<EdgeRow>>, Range<usize>)>, SegmentError> {
-        let reads: Vec<_> = self.overlapping(Table::Edges, range).map(|segment| self.read_edge_file(segment)).collect();
-        let files: Vec<Arc<Vec<EdgeRow>>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
-        let place = |file: &[EdgeRow], at: UnixNanos| file.partition_point(|row| row.window_start < at);
-        Ok(files
+        let parts = self.edge_row_groups(range).await?;
+        let reads: Vec<_> = parts.into_iter().map(|(segment, group)| self.read_edge_part(segment, group)).collect();
+        let parts: Vec<Arc<Vec<EdgeRow>>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        let place = |rows: &[EdgeRow], at: UnixNanos| rows.partition_point(|row| row.window_start < at);
+        Ok(parts
             .into_iter()
-            .map(|file| {
-                let inside = place(&file, range.start())..place(&file, range.end());
-                (file, inside)
+            .map(|rows| {
+                let inside = place(&rows, range.start())..place(&rows, range.end());
+                (rows, inside)
             })
             .collect())
     }
 
-    /// The rows of one file, ordered by window.
-    async fn read_edge_file(&self, segment: &Segment) -> Result<Arc<Vec<EdgeRow>>, SegmentError> {
-        let name = RowsOf::File(segment.path().clone());
+    /// The parts of files with rows that may start inside `range`.
+    pub(super) async fn edge_row_groups(&self, range: TimeRange) -> Result<Vec<(&Segment, RowGroup)>, SegmentError> {
+        let mut parts = Vec::new();
+        for segment in self.overlapping(Table::Edges, range) {
+            let groups = segment.row_groups(&self.caches.footers).await?;
+            let inside = groups.into_iter().filter(|group| group.overlaps(range));
+            parts.extend(inside.map(|group| (&**segment, group)));
+        }
+        Ok(parts)
+    }
+
+    /// The rows of a part of a file, ordered by window.
+    async fn read_edge_part(&self, segment: &Segment, group: RowGroup) -> Result<Arc<Vec<EdgeRow>>, SegmentError> {
+        let name = RowsOf::Part(segment.path().clone(), group.number);
         if let Some(rows) = self.cached(&name) {
             return Ok(rows);
         }
-        let mut rows = segment.read_rows(edges::from_batch).await?;
+        let mut rows = segment.read_row_group(group.number, &self.caches.footers, edges::from_batch).await?;
         rows.sort_by_key(|row| row.window_start);
         self.caches.rows.share_keys(&mut rows);
         let rows = Arc::new(rows);

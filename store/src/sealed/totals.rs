@@ -30,7 +30,7 @@ const LADDER: [u64; 9] =
     [5 * MINUTE, 15 * MINUTE, 60 * MINUTE, 240 * MINUTE, DAY, 8 * DAY, 64 * DAY, 512 * DAY, 4096 * DAY];
 /// A block of no more rows is made of them at once: cutting it up would cost more than it saves, and rows that are
 /// scattered over centuries must not be looked for in every five minutes of them.
-const ROWS_AT_ONCE: usize = 20_000;
+const ROWS_AT_ONCE: u64 = 20_000;
 
 /// A part of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,8 @@ impl TenantCatalog {
             match piece {
                 Piece::Block(level, at) => rows.extend(self.block(level, at).await?.iter().cloned()),
                 Piece::Rows(at, until) => {
-                    let files = self.edge_rows_between(at, until).await?;
-                    rows.extend(files.iter().flat_map(|(file, inside)| &file[inside.clone()]).cloned());
+                    let parts = self.edge_rows_between(at, until).await?;
+                    rows.extend(parts.iter().flat_map(|(part, inside)| &part[inside.clone()]).cloned());
                 }
             }
         }
@@ -91,9 +91,15 @@ impl TenantCatalog {
         end: u64,
     ) -> Result<Vec<(Arc<Vec<EdgeRow>>, Range<usize>)>, SegmentError> {
         match TimeRange::new(UnixNanos(start), UnixNanos(end)) {
-            Some(range) => self.edge_files(range).await,
+            Some(range) => self.edge_parts(range).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    /// About how many rows start between `start` and `end`, without reading any.
+    async fn edge_rows_expected(&self, start: u64, end: u64) -> Result<u64, SegmentError> {
+        let Some(range) = TimeRange::new(UnixNanos(start), UnixNanos(end)) else { return Ok(0) };
+        Ok(self.edge_row_groups(range).await?.iter().map(|(_, group)| group.rows_inside(range)).sum())
     }
 
     fn block(&self, level: usize, at: u64) -> BoxFuture<'_, Result<Arc<Vec<EdgeRow>>, SegmentError>> {
@@ -104,17 +110,18 @@ impl TenantCatalog {
             if let Some(rows) = self.cached(&name) {
                 return Ok(rows);
             }
-            let rows = self.edge_rows_between(at, at + length).await?;
-            let count: usize = rows.iter().map(|(_, inside)| inside.len()).sum();
             let mut totals = Totals::default();
             match level.checked_sub(1) {
-                Some(below) if count > ROWS_AT_ONCE => {
-                    drop(rows);
+                Some(below) if self.edge_rows_expected(at, at + length).await? > ROWS_AT_ONCE => {
                     for child in (at..at + length).step_by(LADDER[below] as usize) {
                         totals.add(&self.block(below, child).await?);
                     }
                 }
-                _ => rows.iter().for_each(|(file, inside)| totals.add(&file[inside.clone()])),
+                _ => {
+                    for (part, inside) in self.edge_rows_between(at, at + length).await? {
+                        totals.add(&part[inside]);
+                    }
+                }
             }
             let rows = Arc::new(totals.into_rows(at, length));
             self.keep(name, &rows);

@@ -9,6 +9,7 @@ mod encode;
 pub(crate) mod file_reader;
 mod inspect;
 mod read;
+mod row_groups;
 #[cfg(test)]
 mod tests;
 mod trace_index;
@@ -24,6 +25,7 @@ pub use encode::{BatchEncoder, Encoded, Facts, encode_edges, encode_hops, encode
 pub use inspect::{ColumnReport, FileBytes, FileReport, RowGroupReport, file_bytes, inspect_file};
 pub(crate) use read::Failure;
 pub use read::{FooterCache, SegmentError};
+pub use row_groups::RowGroup;
 pub use trace_index::{DamagedIndex, EncodedIndex, TraceIndexHead};
 
 use crate::tables::Table;
@@ -38,6 +40,8 @@ pub struct Segment {
     facts: SegmentFacts,
     index: Option<TraceIndex>,
     damage: OnceLock<String>,
+    /// Set once the checksum of the whole file was found right.
+    checked: OnceLock<()>,
     /// Traces with a revision above 1, once they were read; only of `requests`.
     revised: OnceLock<Vec<(TraceId, u32)>>,
 }
@@ -83,7 +87,17 @@ impl Segment {
         facts: SegmentFacts,
         index: Option<TraceIndex>,
     ) -> Self {
-        Self { table, store, path, bytes, facts, index, damage: OnceLock::new(), revised: OnceLock::new() }
+        Self {
+            table,
+            store,
+            path,
+            bytes,
+            facts,
+            index,
+            damage: OnceLock::new(),
+            checked: OnceLock::new(),
+            revised: OnceLock::new(),
+        }
     }
 
     /// Which table it belongs to.

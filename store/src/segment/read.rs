@@ -29,7 +29,7 @@ use crate::tables::{TableError, requests, spans};
 pub type FooterCache = FileCache<ArrowReaderMetadata>;
 
 /// Rows per batch when reading.
-const BATCH_ROWS: usize = 8 * 1024;
+pub(super) const BATCH_ROWS: usize = 8 * 1024;
 
 /// The object store failed while a sealed file was read; trying again may help.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +185,7 @@ impl Segment {
     }
 
     /// The whole file, its checksum compared.
-    async fn read_file(&self) -> Result<Bytes, Failure> {
+    pub(super) async fn read_file(&self) -> Result<Bytes, Failure> {
         let file = self.store.get(&self.path).await?.bytes().await?;
         if self.facts.crc32c.is_some_and(|crc| crc != crc32c::crc32c(&file)) {
             return Err(Failure::Damaged(format!("wrong checksum over its {} bytes", file.len())));
@@ -193,7 +193,7 @@ impl Segment {
         Ok(file)
     }
 
-    async fn read_metadata(&self, footers: &FooterCache) -> Result<ArrowReaderMetadata, Failure> {
+    pub(super) async fn read_metadata(&self, footers: &FooterCache) -> Result<ArrowReaderMetadata, Failure> {
         if let Some(metadata) = footers.get(&self.path) {
             return Ok(metadata);
         }
@@ -203,7 +203,7 @@ impl Segment {
         Ok(metadata)
     }
 
-    fn reader(&self) -> FileReader {
+    pub(super) fn reader(&self) -> FileReader {
         FileReader { store: Arc::clone(&self.store), path: self.path.clone(), bytes: self.bytes }
     }
 
@@ -284,7 +284,7 @@ impl Segment {
     }
 
     /// Quarantines the file when that is why the read failed.
-    async fn judge<T: Default>(&self, read: Result<T, Failure>) -> Result<T, SegmentError> {
+    pub(super) async fn judge<T: Default>(&self, read: Result<T, Failure>) -> Result<T, SegmentError> {
         let reason = match read {
             Ok(rows) => return Ok(rows),
             Err(Failure::Damaged(reason)) => reason,
