@@ -2,8 +2,8 @@
 //!
 //!     cargo build --release -p windrose && cargo run --release -p windrose-tests --example overload -- [SECONDS] [FACTOR]
 //!
-//! Pushes as much as it can to find what the joiner takes, then that much, then FACTOR times as much, each for SECONDS, to
-//! fresh servers. Prints rates, refusals, memory and lag, and compares what was acknowledged with what is stored in the
+//! Pushes as much as it can and looks how fast that is joined afterwards, then pushes nearly that much, then FACTOR times
+//! as much, each for SECONDS, to fresh servers. Prints rates, refusals, memory and lag, and compares what was acknowledged with what is stored in the
 //! end. Ends with an error when a request was refused or a span is missing.
 
 #![expect(clippy::print_stdout, reason = "a program that reports")]
@@ -25,8 +25,10 @@ const SPANS_PER_REQUEST: usize = 512;
 const SENDERS: usize = 8;
 /// Room for a minute of overload; everything else as it comes.
 const CONFIG: &str = "wal:\n  max_bytes: 40GiB\nquery:\n  timeout: 60s\n";
-/// How much of what the joiner took flat out counts as normal: senders and receivers want some of the machine too.
-const NORMAL: f64 = 0.8;
+/// How much of what the joiner takes by itself counts as normal: senders and receivers want some of the machine too.
+const NORMAL: f64 = 0.6;
+/// How long as much as possible is pushed, and how long what that left is watched.
+const FLAT_OUT_SECONDS: u64 = 20;
 /// A minute of overload takes minutes to be joined.
 const JOINED_WITHIN: Duration = Duration::from_secs(1_800);
 
@@ -112,7 +114,9 @@ async fn all_queryable(server: &TestServer, acknowledged: u64) -> Duration {
         if joined as u64 == acknowledged { Ok(()) } else { Err(format!("{joined} of {acknowledged} joined")) }
     })
     .await;
-    let rows = server.http().sql("SELECT count(*) AS spans FROM spans").await;
+    // What the join remembers of other traces lies among the spans and was sent by nobody.
+    let query = "SELECT count(*) AS spans FROM spans WHERE scope IS NULL OR scope NOT LIKE '%windrose.join%'";
+    let rows = server.http().sql(query).await;
     assert_eq!(rows[0]["spans"], acknowledged, "spans that can be queried");
     started.elapsed()
 }
@@ -125,10 +129,15 @@ async fn main() {
     let batches = Arc::new(batches(SPANS_PER_REQUEST));
 
     let server = Home::new(CONFIG).start().await;
-    let flat_out = push(&server, &batches, seconds, None).await;
+    let flat_out = push(&server, &batches, FLAT_OUT_SECONDS, None).await;
     flat_out.print("flat out");
+    let watched = Instant::now();
+    tokio::time::sleep(Duration::from_secs(FLAT_OUT_SECONDS)).await;
+    let joined = server.metric("windrose_join_stored_spans_total").await - flat_out.joined;
+    let capacity = joined / watched.elapsed().as_secs_f64();
+    println!("by itself it joins {capacity:.0} spans/s");
     drop(server);
-    let rate = flat_out.joined / flat_out.seconds * NORMAL;
+    let rate = capacity * NORMAL;
 
     let server = Home::new(CONFIG).start().await;
     let normal = push(&server, &batches, seconds, Some(rate)).await;
