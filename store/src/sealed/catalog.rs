@@ -185,8 +185,8 @@ impl TenantCatalog {
         let mut parts = Vec::new();
         for segment in self.overlapping(Table::Edges, range) {
             let groups = segment.row_groups(&self.caches.footers).await?;
-            let inside = groups.into_iter().filter(|group| group.overlaps(range));
-            parts.extend(inside.map(|group| (&**segment, group)));
+            let inside = groups.iter().filter(|group| group.overlaps(range));
+            parts.extend(inside.map(|group| (&**segment, *group)));
         }
         Ok(parts)
     }
@@ -275,10 +275,8 @@ impl TenantCatalog {
     /// # Errors
     /// When the object store fails.
     pub async fn read_traces(&self, traces: &HashSet<TraceId>) -> Result<Vec<Span>, SegmentError> {
-        let may_contain = |segment: &&Arc<Segment>| traces.iter().any(|trace| segment.may_contain(*trace));
-        let candidates = self.segments(Table::Spans).iter().filter(may_contain);
-        let reads: Vec<_> =
-            candidates.map(|segment| segment.read_spans_of_traces(traces, &self.caches.footers)).collect();
+        let files = self.segments(Table::Spans).iter();
+        let reads: Vec<_> = files.map(|segment| segment.read_spans_of_traces(traces, &self.caches.footers)).collect();
         let mut files = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut spans = Vec::new();
         while let Some(file) = files.try_next().await? {

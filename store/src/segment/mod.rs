@@ -40,8 +40,8 @@ pub struct Segment {
     facts: SegmentFacts,
     index: Option<TraceIndex>,
     damage: OnceLock<String>,
-    /// Set once the checksum of the whole file was found right.
-    checked: OnceLock<()>,
+    /// Its parts, once they were looked for.
+    row_groups: OnceLock<Vec<RowGroup>>,
     /// Traces with a revision above 1, once they were read; only of `requests`.
     revised: OnceLock<Vec<(TraceId, u32)>>,
 }
@@ -95,7 +95,7 @@ impl Segment {
             facts,
             index,
             damage: OnceLock::new(),
-            checked: OnceLock::new(),
+            row_groups: OnceLock::new(),
             revised: OnceLock::new(),
         }
     }

@@ -10,7 +10,7 @@ use parquet::file::statistics::Statistics;
 use windrose_proto::time::{TimeRange, UnixNanos};
 
 use super::Segment;
-use super::read::{BATCH_ROWS, Failure, FooterCache, SegmentError};
+use super::read::{BATCH_ROWS, FooterCache, SegmentError};
 use crate::tables::TableError;
 
 /// A part of a file.
@@ -45,20 +45,26 @@ impl RowGroup {
 }
 
 impl Segment {
-    /// The parts of the file, in its order. A damaged file is quarantined and has none.
+    /// The parts of the file, in its order; found once, when the checksum of the whole file is compared too, because
+    /// later reads are of parts. A damaged file is quarantined and has none.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn row_groups(&self, footers: &FooterCache) -> Result<Vec<RowGroup>, SegmentError> {
+    pub async fn row_groups(&self, footers: &FooterCache) -> Result<&[RowGroup], SegmentError> {
         if self.quarantine_reason().is_some() {
-            return Ok(Vec::new());
+            return Ok(&[]);
+        }
+        if let Some(known) = self.row_groups.get() {
+            return Ok(known);
         }
         let read = async {
-            self.check_once().await?;
+            self.read_file().await?;
             let metadata = self.read_metadata(footers).await?;
             Ok(row_groups(&metadata, self.table.time_column()))
         };
-        self.judge(read.await).await
+        let found = self.judge(read.await).await?;
+        // What was quarantined just now stays without.
+        Ok(self.row_groups.get_or_init(|| found))
     }
 
     /// The rows of one part, by the `from_batch` of its table. A damaged file is quarantined and has none.
@@ -87,15 +93,6 @@ impl Segment {
             Ok(rows)
         };
         self.judge(read.await).await
-    }
-
-    /// Compares the checksum of the whole file, the first time only: later reads are of parts.
-    async fn check_once(&self) -> Result<(), Failure> {
-        if self.checked.get().is_none() {
-            self.read_file().await?;
-            self.checked.get_or_init(|| ());
-        }
-        Ok(())
     }
 }
 
