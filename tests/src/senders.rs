@@ -16,7 +16,7 @@ use crate::replay::{connect, export};
 use crate::server::TestServer;
 use crate::synthetic::{Request, SPANS_PER_REQUEST};
 use crate::topology::{Topology, Window};
-use crate::wait::until;
+use crate::wait::{pause, until};
 
 /// Group commits carry several of them.
 const SENDERS: usize = 8;
@@ -60,7 +60,7 @@ impl Senders {
                             return;
                         }
                         own.told_to_come_back.fetch_add(1, Ordering::SeqCst);
-                        tokio::time::sleep(RETRY_AFTER).await;
+                        pause(RETRY_AFTER).await;
                     }
                     own.acknowledged.lock().await.insert(number);
                 }

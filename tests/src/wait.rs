@@ -6,6 +6,11 @@ use std::time::{Duration, Instant};
 /// How often a condition is looked at: often enough that a test loses no time, seldom enough that looking costs nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
+/// Lets time pass for a client that was told to come back later, as a real one would; no test waits with it.
+pub async fn pause(length: Duration) {
+    tokio::time::sleep(length).await;
+}
+
 /// Looks at a condition until it holds and returns what it yields.
 ///
 /// # Panics
