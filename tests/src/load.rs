@@ -1,8 +1,8 @@
 //! A mesh as large as one wants: spans of gateways and sidecars, the same for the same seed, none twice.
 //!
-//! A hundred services in twelve namespaces, ten pods each; a request enters at the gateway and passes two to six
-//! sidecars, each of which sends a client and a server span with the attributes of Istio's Envoy. Ids, paths,
-//! request ids, sizes and durations are random, so that they compress as badly as real ones.
+//! A hundred services in twelve namespaces, ten pods each; a request enters at the gateway by one of its public
+//! routes and passes two to six sidecars, each of which sends a client and a server span with the attributes of
+//! Istio's Envoy. Ids, paths, request ids, sizes and durations are random, so that they compress as badly as real ones.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -18,6 +18,14 @@ const NAMESPACES: usize = 12;
 const NODES: usize = 40;
 /// Callees of a service.
 const FAN_OUT: usize = 4;
+/// Services that the gateway has routes to.
+const PUBLIC: usize = 20;
+/// The gateway's place among the services.
+const GATEWAY: usize = 0;
+/// The host by which requests enter.
+const PUBLIC_HOST: &str = "shop.example.com";
+/// The signs of which Kubernetes makes the names of pods.
+const NAME_SIGNS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const ROUTES: [&str; 6] = ["list", "get/{id}", "create", "update/{id}", "health", "search?q={id}"];
 const KINDS: [&str; 10] = ["orders", "cart", "user", "payment", "catalog", "search", "ship", "mail", "ads", "auth"];
 /// Share of requests whose last hop fails.
@@ -40,7 +48,7 @@ struct Service {
     name: String,
     namespace: String,
     pods: Vec<Pod>,
-    callees: [usize; FAN_OUT],
+    callees: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -55,6 +63,8 @@ struct Side {
     service: usize,
     pod: usize,
     peer: Option<(usize, usize)>,
+    /// The service that is called next.
+    callee: usize,
     is_client: bool,
     route: usize,
     start: u64,
@@ -110,16 +120,19 @@ impl MeshLoad {
         durations.sort_unstable_by(|left, right| right.cmp(left));
         let mut start = self.next_start;
         self.next_start += self.trace_every;
-        let mut here = (0, self.rng.random_range(0..PODS));
+        let mut here = (GATEWAY, self.rng.random_range(0..PODS));
         let mut peer = None;
         let mut parent = Vec::new();
         for hop in 0..=hops {
             let route = self.rng.random_range(0..ROUTES.len());
             let is_last = hop == hops;
+            let callees = &self.services[here.0].callees;
+            let callee = callees[self.rng.random_range(0..callees.len())];
             let side = Side {
                 service: here.0,
                 pod: here.1,
                 peer,
+                callee,
                 is_client: false,
                 route,
                 start,
@@ -131,7 +144,6 @@ impl MeshLoad {
             if is_last {
                 break;
             }
-            let callee = self.services[here.0].callees[self.rng.random_range(0..FAN_OUT)];
             let next = (callee, self.rng.random_range(0..PODS));
             let duration = durations[2 * hop + 1];
             let side = Side { peer: Some(next), is_client: true, start, duration, failed: false, ..side };
@@ -147,24 +159,24 @@ impl MeshLoad {
         let number: u32 = self.rng.random_range(10_000..99_999_999);
         let (request_size, response_size) = (self.rng.random_range(0..800), log_normal(&mut self.rng, 7.0, 1.2));
         let service = &self.services[side.service];
-        let target = match side.peer {
-            Some((peer, _)) if side.is_client => &self.services[peer],
-            _ => service,
-        };
+        let is_entry = side.service == GATEWAY && !side.is_client;
+        let target = if side.is_client { &self.services[side.callee] } else { service };
         let host = format!("{}.{}.svc.cluster.local", target.name, target.namespace);
+        let authority = if is_entry { PUBLIC_HOST.to_owned() } else { format!("{host}:8080") };
+        let kind = if is_entry { self.services[side.callee].kind() } else { target.kind() };
         let path = ROUTES[side.route].replace("{id}", &number.to_string());
         let cluster = if side.is_client { format!("outbound|8080||{host}") } else { "inbound|8080||".to_owned() };
         let peer =
             side.peer.map_or_else(|| "203.0.113.7".to_owned(), |(at, pod)| self.services[at].pods[pod].address.clone());
         let method = if side.route % 3 == 2 { "POST" } else { "GET" };
         let pod = &service.pods[side.pod];
-        let node_id =
-            format!("sidecar~{}~{}.{ns}~{ns}.svc.cluster.local", pod.address, pod.name, ns = service.namespace);
+        let (node_type, ns) = (if side.service == GATEWAY { "router" } else { "sidecar" }, &service.namespace);
+        let node_id = format!("{node_type}~{}~{}.{ns}~{ns}.svc.cluster.local", pod.address, pod.name);
         let attributes = [
             ("node_id", node_id),
             ("zone", "eu-central-1a".to_owned()),
             ("guid:x-request-id", request_id.to_owned()),
-            ("http.url", format!("http://{host}:8080/api/v1/{}/{path}", target.kind())),
+            ("http.url", format!("http://{authority}/api/v1/{kind}/{path}")),
             ("http.method", method.to_owned()),
             ("downstream_cluster", "-".to_owned()),
             (
@@ -190,7 +202,7 @@ impl MeshLoad {
             trace_id: trace_id.to_vec(),
             span_id: span_id.clone(),
             parent_span_id: parent,
-            name: format!("{host}:8080/*"),
+            name: format!("{authority}/*"),
             kind: if side.is_client { 3 } else { 2 },
             start_time_unix_nano: side.start,
             end_time_unix_nano: side.start + side.duration,
@@ -228,12 +240,13 @@ impl MeshLoad {
 impl Service {
     fn new(index: usize, rng: &mut StdRng) -> Self {
         let name = match index {
-            0 => "ingressgateway".to_owned(),
+            GATEWAY => "ingressgateway".to_owned(),
             1 => "egressgateway".to_owned(),
             _ => format!("svc-{}-{}", KINDS[index % KINDS.len()], index / KINDS.len()),
         };
+        let replica_set = name_part(rng, 9);
         let pods = (0..PODS).map(|_| Pod {
-            name: format!("{name}-{:05x}7d9f-{:05x}", rng.random_range(0..0xf_ffff), rng.random_range(0..0xf_ffff)),
+            name: format!("{name}-{replica_set}-{}", name_part(rng, 5)),
             address: format!(
                 "10.{}.{}.{}",
                 rng.random_range(0..255),
@@ -243,7 +256,8 @@ impl Service {
             node: format!("ip-10-0-{}.ec2.internal", rng.random_range(0..NODES)),
         });
         let pods = pods.collect();
-        let callees = std::array::from_fn(|_| rng.random_range(2..SERVICES));
+        let fan_out = if index == GATEWAY { PUBLIC } else { FAN_OUT };
+        let callees = (0..fan_out).map(|_| rng.random_range(2..SERVICES)).collect();
         Self { name, namespace: format!("ns-{}", index % NAMESPACES), pods, callees }
     }
 
@@ -258,6 +272,11 @@ fn text(key: &str, value: String) -> KeyValue {
         value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
         ..KeyValue::default()
     }
+}
+
+/// A part of a pod's name, as Kubernetes makes it.
+fn name_part(rng: &mut StdRng, length: usize) -> String {
+    (0..length).map(|_| char::from(NAME_SIGNS[rng.random_range(0..NAME_SIGNS.len())])).collect()
 }
 
 /// A random UUID in the form of Envoy's `x-request-id`.
