@@ -1,11 +1,11 @@
-//! Rollup rows as a series of points: counts, errors and latency per step of time.
+//! Calls, errors and latency per step of time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use windrose_proto::edge::{EdgeRow, LIVE_WINDOW_NANOS, Latency, SEALED_WINDOW_NANOS, SpanStats};
+use windrose_proto::edge::{EdgeStats, LIVE_WINDOW_NANOS, Latency, SEALED_WINDOW_NANOS, SpanStats};
 use windrose_proto::time::{NANOS_PER_SEC, TimeRange, UnixNanos};
 
 use crate::http::error::ApiError;
@@ -83,6 +83,18 @@ impl Steps {
         Ok(Self { width_nanos })
     }
 
+    /// The parts of `range` that lie in one step each.
+    pub fn cut(self, range: TimeRange) -> impl Iterator<Item = TimeRange> {
+        let mut at = range.start();
+        std::iter::from_fn(move || {
+            let step = at.window_start(self.width_nanos);
+            let end = UnixNanos(step.0.saturating_add(self.width_nanos)).min(range.end());
+            let part = TimeRange::new(at, end).filter(|_| at < end)?;
+            at = end;
+            Some(part)
+        })
+    }
+
     /// Width of a step.
     #[must_use]
     pub fn width_seconds(self) -> f64 {
@@ -109,11 +121,26 @@ pub struct Point {
     pub mean_ms: Option<f64>,
 }
 
-#[derive(Default)]
-struct Bin {
-    spans: SpanStats,
+/// What happened in one step.
+#[derive(Debug, Default)]
+pub struct Bin {
+    pub spans: SpanStats,
     client_calls: Option<i64>,
     server_calls: Option<i64>,
+}
+
+impl Bin {
+    /// Adds a part of the step.
+    pub fn add(&mut self, stats: &EdgeStats) {
+        self.spans.merge(&stats.spans);
+        for (into, from) in
+            [(&mut self.client_calls, &stats.client_counters), (&mut self.server_calls, &stats.server_counters)]
+        {
+            if !from.is_absent() {
+                *into = Some(into.unwrap_or(0) + from.calls);
+            }
+        }
+    }
 }
 
 /// Latency quantiles of a rollup.
@@ -124,25 +151,13 @@ pub fn quantiles_ms(latency: &Latency, quantiles: &[f64]) -> BTreeMap<String, Op
     quantiles.iter().map(|q| (q.to_string(), value(*q))).collect()
 }
 
-/// Groups rows by step. Steps without any row are left out.
+/// Words the steps in which anything happened, by the instants at which they start.
 #[must_use]
-pub fn points(rows: &[EdgeRow], steps: Steps, side: Side, quantiles: &[f64]) -> Vec<Point> {
-    let mut bins: BTreeMap<UnixNanos, Bin> = BTreeMap::new();
-    for row in rows {
-        let bin = bins.entry(row.window_start.window_start(steps.width_nanos)).or_default();
-        bin.spans.merge(&row.stats.spans);
-        for (into, from) in
-            [(&mut bin.client_calls, &row.stats.client_counters), (&mut bin.server_calls, &row.stats.server_counters)]
-        {
-            if !from.is_absent() {
-                *into = Some(into.unwrap_or(0) + from.calls);
-            }
-        }
-    }
-    let point = |(start, bin): (UnixNanos, Bin)| {
+pub fn points(bins: &BTreeMap<UnixNanos, Bin>, steps: Steps, side: Side, quantiles: &[f64]) -> Vec<Point> {
+    let point = |(start, bin): (&UnixNanos, &Bin)| {
         let latency = side.of(&bin.spans);
         Point {
-            time: rfc3339(start),
+            time: rfc3339(start.window_start(steps.width_nanos)),
             calls: bin.spans.calls,
             errors: bin.spans.errors,
             counter_requests: bin.client_calls.or(bin.server_calls),
@@ -152,5 +167,5 @@ pub fn points(rows: &[EdgeRow], steps: Steps, side: Side, quantiles: &[f64]) -> 
             mean_ms: latency.mean_nanos().map(millis),
         }
     };
-    bins.into_iter().map(point).collect()
+    bins.iter().map(point).collect()
 }

@@ -1,7 +1,8 @@
 //! Durability and columns: the write-ahead log, hot tables, Parquet segments, recovery.
 
+pub mod cache;
 pub mod disk;
-pub mod file_cache;
+pub mod edge_sums;
 pub mod hot;
 pub mod ledger;
 pub mod metrics;

@@ -117,7 +117,7 @@ fn coverage(traces: &Traces, method: Method, counts: impl Fn(&Hop) -> bool + Cop
     let mut truth: BTreeMap<(&Ends, &EntryRoute), i64> = BTreeMap::new();
     for (ends, edge) in &whole.edges {
         for (route, totals) in &edge.routes {
-            truth.insert((ends, route), totals.spans.calls);
+            truth.insert((ends, whole.routes.route(*route)), totals.spans.calls);
         }
     }
     let mut coverage = Coverage::default();
@@ -129,11 +129,12 @@ fn coverage(traces: &Traces, method: Method, counts: impl Fn(&Hop) -> bool + Cop
         let graph = Graph::build(&rows, Scope::Service);
         let correction = Correction::of(&graph);
         for ((ends, route), calls) in &truth {
-            let Some(edge) = graph.edges.get(*ends).filter(|edge| edge.routes.contains_key(*route)) else {
+            let found = graph.routes.id(route).zip(graph.edges.get(*ends));
+            let Some((id, edge)) = found.filter(|(id, edge)| edge.routes.contains_key(id)) else {
                 coverage.unseen += 1;
                 continue;
             };
-            let estimate = correction.route_on_edge(edge, route);
+            let estimate = correction.route_on_edge(edge, id);
             if estimate.method != method {
                 continue;
             }

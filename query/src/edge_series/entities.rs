@@ -4,8 +4,9 @@ use hashbrown::HashMap;
 use windrose_proto::edge::{EdgeKey, EdgeRow};
 use windrose_proto::hop::{CLIENT_NODE, Entry, Node};
 use windrose_proto::model::{Direction, NodeRole, Protocol};
+use windrose_store::edge_sums::is_entry_edge;
 
-use crate::graph::{NodeId, Resolver, is_entry_edge};
+use crate::graph::{NodeId, Resolver};
 use crate::topology::edge_id;
 
 /// What a family is about; each has its own labels.

@@ -52,7 +52,7 @@ fn nodes(gauge: GraphGauge, graph: &Graph, seconds: f64) -> Vec<(Pairs, f64)> {
 }
 
 fn edges(gauge: GraphGauge, graph: &Graph, seconds: f64) -> Vec<(Pairs, f64)> {
-    let answers = graph.edges.iter().map(|(ends, edge)| EdgeAnswer::new(graph, ends, edge, seconds));
+    let answers = graph.edges.iter().map(|(ends, edge)| EdgeAnswer::new(graph, ends, edge, seconds, 0));
     let gauges = answers.flat_map(|edge| {
         let ends = vec![("id", edge.id.clone()), ("source", edge.source.clone()), ("target", edge.target.clone())];
         match gauge {

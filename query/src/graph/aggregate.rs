@@ -1,16 +1,17 @@
-//! Rollup rows → graph.
+//! Sums of rollup rows → graph.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
 use windrose_proto::Text;
-use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats, SpanStats};
-use windrose_proto::hop::{Entry, EntryRoute, Gap, Node, UNKNOWN_NODE};
+use windrose_proto::edge::{CounterStats, EdgeKey, EdgeRow, EdgeStats};
+use windrose_proto::hop::{Entry, Gap, Node, UNKNOWN_NODE};
 use windrose_proto::model::{Direction, NodeRole, Protocol, ProxyKind};
+use windrose_store::edge_sums::{Detail, EdgeSum, EdgeSums, EntryCalls, is_entry_edge};
 
 use super::names::{Names, NodeId, Scope};
+use super::routes::{RouteId, Routes};
 use super::unsplit;
 use crate::sampling::Estimate;
 
@@ -53,7 +54,7 @@ pub struct Traffic {
 /// One route's part of an edge.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTotals {
-    pub spans: SpanStats,
+    pub spans: EntryCalls,
     /// How many calls that makes without sampling; see [`crate::sampling`].
     pub corrected: Option<Estimate>,
 }
@@ -68,7 +69,7 @@ pub struct EdgeTotals {
     pub versions: BTreeMap<Text, i64>,
     /// The same by counters.
     pub counted_versions: CountedVersions,
-    pub routes: BTreeMap<EntryRoute, RouteTotals>,
+    pub routes: BTreeMap<RouteId, RouteTotals>,
     /// Calls whose entry is unknown, by reason.
     pub gaps: BTreeMap<Gap, i64>,
     /// How many calls there were without sampling; see [`crate::sampling`].
@@ -106,25 +107,48 @@ impl CountedVersions {
 pub struct Graph {
     pub nodes: BTreeMap<NodeId, NodeTotals>,
     pub edges: BTreeMap<(NodeId, NodeId), EdgeTotals>,
+    /// The public routes of all edges.
+    pub routes: Routes,
     /// Requests by public route, counted where they entered.
-    pub requests: BTreeMap<EntryRoute, i64>,
+    pub requests: BTreeMap<RouteId, i64>,
 }
 
 impl Graph {
-    /// Merges rollup rows. Legs between a proxy and its own application are not edges.
+    /// The graph of some rollup rows.
     #[must_use]
     pub fn build(rows: &[EdgeRow], scope: Scope) -> Self {
-        let merged = merge_windows(rows);
-        let names = Names::of_keys(merged.iter().map(|(key, _)| *key));
-        let mut graph = Self::default();
+        Self::of(&EdgeSums::of(rows, Detail::Calls), scope)
+    }
+
+    /// The graph of what was added up.
+    #[must_use]
+    pub fn of(sums: &EdgeSums, scope: Scope) -> Self {
+        let mut edges: Vec<&EdgeSum> = sums.edges().collect();
+        edges.sort_unstable_by(|left, right| left.key.cmp(&right.key));
+        let names = Names::of_keys(edges.iter().map(|edge| &*edge.key));
+        let (routes, numbers) = Routes::of(sums);
+        let mut graph = Self { routes, ..Self::default() };
         let mut roles = Roles::new();
-        for (key, stats) in &merged {
+        for edge in edges {
+            let EdgeSum { key, stats, .. } = edge;
             let source = names.resolve(&key.source, scope);
             let destination = names.resolve(&key.destination, scope);
             graph.note_node(&source, &key.source, 0, &mut roles);
             graph.note_node(&destination, &key.destination, stats.spans.calls, &mut roles);
-            graph.note_request(key, stats);
-            graph.edges.entry((source, destination)).or_default().add(key, stats);
+            let totals = graph.edges.entry((source, destination)).or_default();
+            totals.add(key, stats);
+            for (entry, calls) in sums.entries_of(edge) {
+                match entry {
+                    Entry::Unknown(gap) => *totals.gaps.entry(*gap).or_default() += calls.calls,
+                    Entry::Route(route) => {
+                        let id = numbers.of(route);
+                        totals.routes.entry(id).or_default().spans.merge(calls);
+                        if is_entry_edge(key) {
+                            *graph.requests.entry(id).or_default() += calls.calls;
+                        }
+                    }
+                }
+            }
         }
         graph.settle_roles(roles);
         graph.name_unknown_callers();
@@ -222,40 +246,6 @@ impl Graph {
             }
         }
     }
-
-    fn note_request(&mut self, key: &EdgeKey, stats: &EdgeStats) {
-        if let (true, Some(Entry::Route(route))) = (is_entry_edge(key), &key.entry) {
-            *self.requests.entry(EntryRoute::clone(route)).or_default() += stats.spans.calls;
-        }
-    }
-}
-
-/// Adds up the windows of each key. Legs between a proxy and its own application are left out, and
-/// so is what a late span has taken back altogether: it never happened.
-pub(crate) fn merge_windows(rows: &[EdgeRow]) -> Vec<(&EdgeKey, EdgeStats)> {
-    let mut merged: Vec<(&EdgeKey, EdgeStats)> = Vec::new();
-    let mut place_of_key: HashMap<&EdgeKey, usize> = HashMap::new();
-    // Rows of one file share their keys: the address of a key answers for its many parts nearly always.
-    let mut place_of_address: HashMap<usize, usize> = HashMap::new();
-    for row in rows.iter().filter(|row| row.key.direction != Direction::Local) {
-        let place = *place_of_address.entry(Arc::as_ptr(&row.key) as usize).or_insert_with(|| {
-            *place_of_key.entry(&*row.key).or_insert_with(|| {
-                merged.push((&*row.key, EdgeStats::default()));
-                merged.len() - 1
-            })
-        });
-        merged[place].1.merge(&row.stats);
-    }
-    merged.retain(|(_, stats)| {
-        !(stats.spans.is_absent() && stats.client_counters.is_absent() && stats.server_counters.is_absent())
-    });
-    merged.sort_unstable_by_key(|(key, _)| *key);
-    merged
-}
-
-/// Whether requests enter by this edge: it arrives at a gateway from anything but a gateway.
-pub(crate) fn is_entry_edge(key: &EdgeKey) -> bool {
-    key.destination.role == NodeRole::Gateway && key.source.role != NodeRole::Gateway
 }
 
 /// How much traffic says that a node has a role.
@@ -299,13 +289,6 @@ impl EdgeTotals {
         if let Some(version) = &key.destination.version {
             *self.versions.entry(version.clone()).or_default() += stats.spans.calls;
             self.counted_versions.add(version, stats);
-        }
-        match &key.entry {
-            Some(Entry::Route(route)) => {
-                self.routes.entry(EntryRoute::clone(route)).or_default().spans.merge(&stats.spans);
-            }
-            Some(Entry::Unknown(gap)) => *self.gaps.entry(*gap).or_default() += stats.spans.calls,
-            None => {}
         }
     }
 

@@ -12,8 +12,7 @@ use windrose_proto::Text;
 use windrose_proto::edge::{EdgeKey, EdgeRow};
 use windrose_proto::hop::{CLIENT_NODE, Node, UNKNOWN_NODE};
 use windrose_proto::model::NodeRole;
-
-use super::aggregate::merge_windows;
+use windrose_store::edge_sums::{Detail, EdgeSums};
 
 /// What a node of the answer stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,7 +133,18 @@ impl Resolver {
     /// Learns from all rows of the window, so that it resolves as [`super::Graph::build`] does.
     #[must_use]
     pub fn learn(rows: &[EdgeRow]) -> Self {
-        Self(Names::of_keys(merge_windows(rows).iter().map(|(key, _)| *key)))
+        Self::of(&EdgeSums::of(rows, Detail::Calls))
+    }
+
+    /// Learns from what was added up, so that it resolves as [`super::Graph::of`] does.
+    #[must_use]
+    pub fn of(sums: &EdgeSums) -> Self {
+        Self::of_keys(sums.edges().map(|edge| &*edge.key))
+    }
+
+    /// Learns from the edges that there are.
+    pub fn of_keys<'k>(keys: impl Iterator<Item = &'k EdgeKey>) -> Self {
+        Self(Names::of_keys(keys))
     }
 
     /// The node of the service graph.

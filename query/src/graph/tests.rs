@@ -106,7 +106,8 @@ fn two_namespaces_of_one_service_stay_apart() {
 #[test]
 fn requests_are_counted_where_they_enter() {
     let graph = Graph::build(&mesh(), Scope::Service);
-    let requests: Vec<_> = graph.requests.iter().map(|(route, calls)| (route.route.to_string(), *calls)).collect();
+    let requests: Vec<_> =
+        graph.requests.iter().map(|(id, calls)| (graph.routes.route(*id).route.to_string(), *calls)).collect();
     assert_eq!(requests, [("GET /orders/{id}".to_owned(), 100)]);
 }
 

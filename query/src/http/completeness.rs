@@ -4,12 +4,13 @@ use axum::extract::{RawQuery, State};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
+use windrose_store::edge_sums::Detail;
 use windrose_store::ledger::{Reporter, ReporterCounts};
 
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_totals};
+use super::state::{QueryState, edge_sums};
 use crate::graph::{Graph, Scope, ratio};
 use crate::topology::{WindowAnswer, edge_id, rfc3339};
 
@@ -76,7 +77,7 @@ pub(super) async fn completeness(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let graph = Graph::build(&edge_totals(&snapshot, range).await?, Scope::Service);
+        let graph = Graph::of(&edge_sums(&snapshot, range, Detail::Calls).await?, Scope::Service);
         let edges = graph.edges.iter().map(|((source, target), edge)| {
             let counted = edge.counters().map(|counters| counters.calls);
             EdgeCoverage {

@@ -6,14 +6,17 @@ use axum::extract::{Path, RawQuery, State};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
-use windrose_proto::edge::{CounterStats, EdgeRow};
+use windrose_proto::edge::{CounterStats, EdgeKey};
 use windrose_proto::time::TimeRange;
+use windrose_store::edge_sums::Detail;
+use windrose_store::snapshot::TenantSnapshot;
 
+use super::bins::read_bins;
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_rows};
-use crate::graph::{EdgeTotals, Graph, NodeId, Scope};
+use super::state::{QueryState, edge_sums};
+use crate::graph::{EdgeTotals, Graph, NodeId, Resolver, Scope};
 use crate::sampling::correct;
 use crate::series::{Point, Side, Steps, points};
 use crate::topology::{EdgeAnswer, WindowAnswer, edge_id};
@@ -86,22 +89,15 @@ pub struct EdgeEvidence {
     pub counters: Vec<CounterEvidence>,
 }
 
-async fn find(
-    state: QueryState,
-    headers: HeaderMap,
-    id: String,
-    range: TimeRange,
-) -> Result<(WindowAnswer, Vec<EdgeRow>, Graph, (NodeId, NodeId)), ApiError> {
-    let tenant = state.tenant(&headers)?;
-    let snapshot = state.snapshot(&tenant);
-    let rows = edge_rows(&snapshot, range).await?;
-    let mut graph = Graph::build(&rows, Scope::Service);
+/// The graph of a range, and which of its edges has this id.
+async fn find(snapshot: &TenantSnapshot, id: &str, range: TimeRange) -> Result<(Graph, (NodeId, NodeId)), ApiError> {
+    let mut graph = Graph::of(&edge_sums(snapshot, range, Detail::Calls).await?, Scope::Service);
     correct(&mut graph);
     let ends = graph.edges.keys().find(|(source, target)| edge_id(source, target) == id).cloned();
     let ends = ends.ok_or_else(|| {
         ApiError::not_found(format!("no edge {id:?} between start and end: ids are listed by /api/v1/topology"))
     })?;
-    Ok((WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count), rows, graph, ends))
+    Ok((graph, ends))
 }
 
 /// One edge with everything known about it.
@@ -117,10 +113,11 @@ pub(super) async fn edge(
     headers: HeaderMap,
 ) -> Result<Success<EdgeDetail>, ApiError> {
     let range = Params::parse(query.as_deref(), &["start", "end"])?.range(state.clock.now())?;
-    let worker = state.clone();
+    let snapshot = state.snapshot(&state.tenant(&headers)?);
     let detail = state.run(async move {
-        let (window, _, graph, ends) = find(worker, headers, id, range).await?;
-        Ok(EdgeDetail { window, edge: EdgeAnswer::new(&graph, &ends, &graph.edges[&ends], range.seconds()) })
+        let (graph, ends) = find(&snapshot, &id, range).await?;
+        let edge = EdgeAnswer::new(&graph, &ends, &graph.edges[&ends], range.seconds(), usize::MAX);
+        Ok(EdgeDetail { window: WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count), edge })
     });
     Ok(Success::new(detail.await?))
 }
@@ -143,11 +140,14 @@ pub(super) async fn history(
     let range = params.range(state.clock.now())?;
     let steps = Steps::new(range, params.duration("step")?)?;
     let side = params.read("side", "client or server", Side::parse)?.unwrap_or_default();
-    let worker = state.clone();
+    let snapshot = state.snapshot(&state.tenant(&headers)?);
     let history = state.run(async move {
-        let (_, rows, _, (source, target)) = find(worker, headers, id.clone(), range).await?;
-        let rows = rows_of_edge(&rows, &source, &target);
-        let points = points(&rows, steps, side, crate::series::DEFAULT_QUANTILES);
+        let (_, (source, target)) = find(&snapshot, &id, range).await?;
+        let is_it = |key: &EdgeKey, names: &Resolver| {
+            names.resolve(&key.source) == source && names.resolve(&key.destination) == target
+        };
+        let bins = read_bins(&snapshot, range, steps, Detail::Calls, is_it).await?;
+        let points = points(&bins, steps, side, crate::series::DEFAULT_QUANTILES);
         Ok(EdgeHistory {
             id,
             source: source.to_string(),
@@ -157,15 +157,6 @@ pub(super) async fn history(
         })
     });
     Ok(Success::new(history.await?))
-}
-
-/// The rows that make up one edge of the service graph.
-fn rows_of_edge(rows: &[EdgeRow], source: &NodeId, target: &NodeId) -> Vec<EdgeRow> {
-    let resolver = crate::graph::Resolver::learn(rows);
-    let belongs = |row: &&EdgeRow| {
-        resolver.resolve(&row.key.source) == *source && resolver.resolve(&row.key.destination) == *target
-    };
-    rows.iter().filter(belongs).cloned().collect()
 }
 
 /// The proof that an edge exists: traces and counters.
@@ -181,9 +172,9 @@ pub(super) async fn evidence(
     headers: HeaderMap,
 ) -> Result<Success<EdgeEvidence>, ApiError> {
     let range = Params::parse(query.as_deref(), &["start", "end"])?.range(state.clock.now())?;
-    let worker = state.clone();
+    let snapshot = state.snapshot(&state.tenant(&headers)?);
     let proof = state.run(async move {
-        let (_, _, graph, ends) = find(worker, headers, id.clone(), range).await?;
+        let (graph, ends) = find(&snapshot, &id, range).await?;
         Ok(evidence_of(id, &ends, &graph.edges[&ends]))
     });
     Ok(Success::new(proof.await?))

@@ -6,15 +6,16 @@ use axum::extract::{RawQuery, State};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
-use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats, SpanStats};
+use windrose_proto::edge::SpanStats;
 use windrose_proto::hop::{Entry, EntryRoute};
 use windrose_proto::model::{Direction, NodeRole};
+use windrose_store::edge_sums::{Detail, EdgeSum, EdgeSums};
 
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_totals};
-use crate::graph::{NodeId, Resolver, merge_windows, ratio};
+use super::state::{QueryState, edge_sums};
+use crate::graph::{NodeId, Resolver, ratio};
 use crate::topology::{ErrorShare, SideLatency, WindowAnswer, errors_by_class, millis};
 
 /// Calls of one caller to one host on behalf of one route.
@@ -68,21 +69,22 @@ pub(super) async fn egress(
     let worker = state.clone();
     let report = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let rows = edge_totals(&snapshot, range).await?;
+        let sums = edge_sums(&snapshot, range, Detail::Calls).await?;
         let window = WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count);
-        Ok(EgressReport { window, egress: report(&rows, range.seconds()) })
+        Ok(EgressReport { window, egress: report(&sums, range.seconds()) })
     });
     Ok(Success::new(report.await?))
 }
 
-fn report(rows: &[EdgeRow], seconds: f64) -> Vec<EgressAnswer> {
-    let resolver = Resolver::learn(rows);
+fn report(sums: &EdgeSums, seconds: f64) -> Vec<EgressAnswer> {
+    let resolver = Resolver::of(sums);
     let mut leaving: BTreeMap<Key, SpanStats> = BTreeMap::new();
     // What callers waited for the gateway, and what the gateway waited for the outside.
     let mut waited: BTreeMap<(NodeId, NodeId), SpanStats> = BTreeMap::new();
     let mut passed_on: BTreeMap<(NodeId, NodeId), SpanStats> = BTreeMap::new();
-    let leaves = |(key, stats): &(&EdgeKey, EdgeStats)| key.direction == Direction::Egress && stats.spans.attempts > 0;
-    for (key, stats) in merge_windows(rows).into_iter().filter(leaves) {
+    let leaves = |edge: &&EdgeSum| edge.key.direction == Direction::Egress && edge.stats.spans.attempts > 0;
+    // What leaves is kept by route and origin.
+    for EdgeSum { key, stats, .. } in sums.edges().filter(leaves) {
         let (source, destination) = (resolver.resolve(&key.source), resolver.resolve(&key.destination));
         if key.destination.role == NodeRole::Egress {
             waited.entry((source, destination)).or_default().merge(&stats.spans);

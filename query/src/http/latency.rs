@@ -5,14 +5,16 @@ use http::HeaderMap;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
-use windrose_proto::edge::{EdgeRow, SpanStats};
+use windrose_proto::edge::EdgeKey;
 use windrose_proto::hop::Entry;
 use windrose_proto::model::Direction;
+use windrose_store::edge_sums::{Detail, is_entry_edge};
 
+use super::bins::{read_bins, total};
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_rows};
+use super::state::QueryState;
 use crate::graph::Resolver;
 use crate::series::{DEFAULT_QUANTILES, Point, Side, Steps, points, quantiles_ms};
 use crate::topology::{WindowAnswer, millis};
@@ -73,13 +75,10 @@ pub(super) async fn latency(
     let worker = state.clone();
     let report = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let mut rows = edge_rows(&snapshot, range).await?;
-        let resolver = Resolver::learn(&rows);
-        rows.retain(|row| wanted.takes(row, &resolver));
+        let bins = read_bins(&snapshot, range, steps, wanted.detail(), |key, names| wanted.takes(key, names)).await?;
         // Nobody reports what the client outside waited, so an entry is timed by the gateway itself.
         let side = side.unwrap_or(if wanted.is_entry() { Side::Server } else { Side::Client });
-        let mut total = SpanStats::default();
-        rows.iter().for_each(|row| total.merge(&row.stats.spans));
+        let total = total(&bins);
         let latency = side.of(&total);
         let other = if side == Side::Client { Side::Server } else { Side::Client };
         let reason = match (total.calls, latency.count, other.of(&total).count) {
@@ -99,7 +98,7 @@ pub(super) async fn latency(
             max_ms: latency.slowest.max_nanos().map(|nanos| millis(nanos as f64)),
             mean_ms: latency.mean_nanos().map(millis),
             reason,
-            series: points(&rows, steps, side, &quantiles),
+            series: points(&bins, steps, side, &quantiles),
         })
     });
     Ok(Success::new(report.await?))
@@ -129,12 +128,16 @@ impl Wanted {
         self.route.is_some() && self.source.is_none() && self.target.is_none() && self.direction.is_none()
     }
 
-    fn takes(&self, row: &EdgeRow, resolver: &Resolver) -> bool {
-        let key = &row.key;
+    /// A route on inner edges is told apart only where everything is kept per route.
+    fn detail(&self) -> Detail {
+        if self.route.is_some() && !self.is_entry() { Detail::Routes } else { Detail::Calls }
+    }
+
+    fn takes(&self, key: &EdgeKey, resolver: &Resolver) -> bool {
         if key.direction == Direction::Local || self.direction.is_some_and(|direction| direction != key.direction) {
             return false;
         }
-        if self.is_entry() && !crate::graph::is_entry_edge(key) {
+        if self.is_entry() && !is_entry_edge(key) {
             return false;
         }
         let named =

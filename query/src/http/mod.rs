@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `state.rs` | what handlers share; admission, deadline, query runtime |
 //! | `params.rs`, `envelope.rs`, `error.rs` | reading requests, wording answers and errors |
+//! | `bins.rs` | what happened on some edges, step by step |
 //! | `openapi.rs` | the description of the API, built from the handlers |
 //! | the rest | one resource each |
 
@@ -11,6 +12,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use http::Method;
 
+mod bins;
 pub mod completeness;
 pub mod edges;
 pub mod egress;

@@ -6,15 +6,16 @@ use axum::extract::{RawQuery, State};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
-use windrose_proto::edge::{EdgeRow, SpanStats};
+use windrose_proto::edge::SpanStats;
 use windrose_proto::hop::{Entry, EntryRoute};
 use windrose_proto::model::NodeRole;
+use windrose_store::edge_sums::{Detail, EdgeSums, is_entry_edge};
 
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_totals};
-use crate::graph::{Graph, Resolver, Scope, is_entry_edge, merge_windows, ratio};
+use super::state::{QueryState, edge_sums};
+use crate::graph::{Graph, Resolver, Scope, ratio};
 use crate::sampling::{CorrectedRate, Correction};
 use crate::topology::{SideLatency, WindowAnswer};
 
@@ -79,9 +80,9 @@ pub(super) async fn routes(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let rows = edge_totals(&snapshot, range).await?;
-        let graph = Graph::build(&rows, Scope::Service);
-        let mut routes = word(gather(&rows), &Correction::of(&graph), range.seconds());
+        let sums = edge_sums(&snapshot, range, Detail::Calls).await?;
+        let graph = Graph::of(&sums, Scope::Service);
+        let mut routes = word(gather(&sums), &Correction::of(&graph), range.seconds());
         let total = routes.len();
         routes.truncate(limit);
         let window = WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count);
@@ -93,23 +94,27 @@ pub(super) async fn routes(
     Ok(Success::with_warnings(answer, warnings))
 }
 
-fn gather(rows: &[EdgeRow]) -> BTreeMap<EntryRoute, Gathered> {
-    let resolver = Resolver::learn(rows);
+fn gather(sums: &EdgeSums) -> BTreeMap<EntryRoute, Gathered> {
+    let resolver = Resolver::of(sums);
     let mut routes: BTreeMap<EntryRoute, Gathered> = BTreeMap::new();
-    for (key, stats) in merge_windows(rows) {
-        let Some(Entry::Route(route)) = &key.entry else { continue };
-        let route = routes.entry(EntryRoute::clone(route)).or_default();
-        let destination = resolver.resolve(&key.destination);
-        if is_entry_edge(key) {
-            route.entry.merge(&stats.spans);
-            route.gateways.insert(destination.to_string());
-            continue;
-        }
-        route.inner_calls += stats.spans.calls;
-        match key.destination.role {
-            NodeRole::External => drop(route.egress_hosts.insert(destination.to_string())),
-            NodeRole::Egress | NodeRole::Gateway | NodeRole::Unknown => {}
-            _ => drop(route.services.insert(destination.to_string())),
+    for edge in sums.edges() {
+        let destination = resolver.resolve(&edge.key.destination);
+        let is_entry = is_entry_edge(&edge.key);
+        for (entry, calls) in sums.entries_of(edge) {
+            let Entry::Route(route) = entry else { continue };
+            let route = routes.entry(EntryRoute::clone(route)).or_default();
+            if is_entry {
+                // Where requests enter, an edge is kept by route.
+                route.entry.merge(&edge.stats.spans);
+                route.gateways.insert(destination.to_string());
+                continue;
+            }
+            route.inner_calls += calls.calls;
+            match edge.key.destination.role {
+                NodeRole::External => drop(route.egress_hosts.insert(destination.to_string())),
+                NodeRole::Egress | NodeRole::Gateway | NodeRole::Unknown => {}
+                _ => drop(route.services.insert(destination.to_string())),
+            }
         }
     }
     routes

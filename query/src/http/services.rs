@@ -8,14 +8,15 @@ use utoipa::ToSchema;
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_totals};
+use super::state::{QueryState, edge_sums};
 use super::topology::scrape_statuses;
 use crate::graph::{Graph, NodeId, Scope};
 use crate::sampling::correct;
 use crate::scrape_status::Target;
-use crate::topology::{EdgeAnswer, NodeAnswer, WindowAnswer};
+use crate::topology::{EdgeAnswer, NodeAnswer, ROUTES_SHOWN, WindowAnswer};
 use windrose_proto::Text;
 use windrose_proto::model::{NodeRole, ProxyKind};
+use windrose_store::edge_sums::Detail;
 
 /// The inventory.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,7 +53,7 @@ pub(super) async fn services(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let mut graph = Graph::build(&edge_totals(&snapshot, range).await?, Scope::Service);
+        let mut graph = Graph::of(&edge_sums(&snapshot, range, Detail::Calls).await?, Scope::Service);
         let targets = worker.targets.targets();
         add_silent_targets(&mut graph, &targets);
         let scrapes = scrape_statuses(&graph, &targets, now);
@@ -83,7 +84,7 @@ pub(super) async fn service(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let mut graph = Graph::build(&edge_totals(&snapshot, range).await?, Scope::Service);
+        let mut graph = Graph::of(&edge_sums(&snapshot, range, Detail::Calls).await?, Scope::Service);
         correct(&mut graph);
         let targets = worker.targets.targets();
         add_silent_targets(&mut graph, &targets);
@@ -100,7 +101,7 @@ pub(super) async fn service(
         };
         let edges = |wanted: fn(&(NodeId, NodeId)) -> &NodeId| {
             let of_node = graph.edges.iter().filter(|(ends, _)| wanted(ends) == node_id);
-            of_node.map(|(ends, edge)| EdgeAnswer::new(&graph, ends, edge, range.seconds())).collect()
+            of_node.map(|(ends, edge)| EdgeAnswer::new(&graph, ends, edge, range.seconds(), ROUTES_SHOWN)).collect()
         };
         Ok(ServiceDetail {
             window: WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count),

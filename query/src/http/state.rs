@@ -14,6 +14,7 @@ use windrose_proto::hop::Derived;
 use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{Clock, TimeRange};
+use windrose_store::edge_sums::{Adder, Detail, EdgeSums};
 use windrose_store::metrics::MetricStore;
 use windrose_store::snapshot::TenantSnapshot;
 use windrose_store::store::Store;
@@ -180,13 +181,33 @@ pub(crate) async fn edge_rows(snapshot: &TenantSnapshot, range: TimeRange) -> Re
     Ok(rows)
 }
 
-/// Rows that add up to those of [`edge_rows`] per edge, far fewer over long ranges; their windows say nothing.
+/// Sums which together are those of all rollup rows of a range: live, being sealed and sealed.
 ///
 /// # Errors
 /// When a sealed file cannot be read.
-pub(super) async fn edge_totals(snapshot: &TenantSnapshot, range: TimeRange) -> Result<Vec<EdgeRow>, ApiError> {
-    let mut rows: Vec<EdgeRow> = snapshot.generations().flat_map(|tables| tables.edge_rows(range)).collect();
-    let sealed = snapshot.sealed.read_edge_totals(range).await;
-    rows.extend(sealed.map_err(|error| ApiError::internal(format!("reading sealed edges: {error}")))?);
-    Ok(rows)
+pub(super) async fn edge_pieces(
+    snapshot: &TenantSnapshot,
+    range: TimeRange,
+    detail: Detail,
+) -> Result<Vec<Arc<EdgeSums>>, ApiError> {
+    let sealed = snapshot.sealed.edge_sums(range, detail).await;
+    let mut pieces = sealed.map_err(|error| ApiError::internal(format!("reading sealed edges: {error}")))?;
+    let mut live = Adder::new(detail);
+    snapshot.generations().flat_map(|tables| tables.edge_rows(range)).for_each(|row| live.add_row(&row));
+    pieces.push(Arc::new(live.finish()));
+    Ok(pieces)
+}
+
+/// The sums of all rollup rows of a range.
+///
+/// # Errors
+/// When a sealed file cannot be read.
+pub(super) async fn edge_sums(
+    snapshot: &TenantSnapshot,
+    range: TimeRange,
+    detail: Detail,
+) -> Result<EdgeSums, ApiError> {
+    let mut sums = Adder::new(detail);
+    edge_pieces(snapshot, range, detail).await?.iter().for_each(|piece| sums.add(piece));
+    Ok(sums.finish())
 }

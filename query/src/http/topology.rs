@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
-use windrose_proto::edge::EdgeRow;
 use windrose_proto::hop::Entry;
 use windrose_proto::time::UnixNanos;
+use windrose_store::edge_sums::{Detail, EdgeSum};
 
 use super::envelope::Success;
 use super::error::ApiError;
 use super::params::Params;
-use super::state::{QueryState, edge_totals};
+use super::state::{QueryState, edge_sums};
 use crate::graph::{FocusDirection, Graph, NodeId, Scope, Selection};
 use crate::sampling::{correct, correct_part};
 use crate::scrape_status::{ScrapeStatus, Target};
@@ -91,11 +91,12 @@ pub(super) async fn topology(
     let worker = state.clone();
     let answer = state.run(async move {
         let snapshot = worker.snapshot(&tenant);
-        let mut rows = edge_totals(&snapshot, range).await?;
-        let mut graph = Graph::build(&rows, scope);
+        let detail = if route.is_some() { Detail::Routes } else { Detail::Calls };
+        let mut sums = edge_sums(&snapshot, range, detail).await?;
+        let mut graph = Graph::of(&sums, scope);
         if let Some(route) = route {
-            rows.retain(|row| serves(row, &route));
-            let full = std::mem::replace(&mut graph, Graph::build(&rows, scope));
+            sums.retain(|edge| serves(edge, &route));
+            let full = std::mem::replace(&mut graph, Graph::of(&sums, scope));
             correct_part(&mut graph, &full);
         } else {
             correct(&mut graph);
@@ -126,8 +127,8 @@ fn selection(params: &Params) -> Result<Selection, ApiError> {
     })
 }
 
-fn serves(row: &EdgeRow, route: &str) -> bool {
-    matches!(&row.key.entry, Some(Entry::Route(entry)) if &*entry.route == route)
+fn serves(edge: &EdgeSum, route: &str) -> bool {
+    matches!(&edge.key.entry, Some(Entry::Route(entry)) if &*entry.route == route)
 }
 
 fn text(content_type: &'static str, body: String) -> Response {

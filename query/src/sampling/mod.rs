@@ -21,11 +21,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use windrose_proto::edge::{CounterStats, SpanStats};
+use windrose_proto::edge::CounterStats;
 use windrose_proto::hop::EntryRoute;
 use windrose_proto::model::NodeRole;
+use windrose_store::edge_sums::EntryCalls;
 
-use crate::graph::{EdgeTotals, Graph, NodeId};
+use crate::graph::{EdgeTotals, Graph, NodeId, RouteId};
 use interval::{Total, share_of};
 
 /// A stratum with fewer spans than this says nothing about itself: the edge is taken as a whole.
@@ -74,7 +75,7 @@ const UNOBSERVED: &str = "the counters moved, but no span of this edge was joine
 pub struct Correction<'g> {
     graph: &'g Graph,
     /// Requests by route at the gateways: estimated, and by spans.
-    entries: BTreeMap<&'g EntryRoute, (Total, i64)>,
+    entries: BTreeMap<RouteId, (Total, i64)>,
 }
 
 impl Estimate {
@@ -110,15 +111,15 @@ impl<'g> Correction<'g> {
     /// Prepares the estimates of `graph`, which must hold the entry edges for `joint` ones.
     #[must_use]
     pub fn of(graph: &'g Graph) -> Self {
-        let mut entries: BTreeMap<&EntryRoute, (Total, i64)> = BTreeMap::new();
+        let mut entries: BTreeMap<RouteId, (Total, i64)> = BTreeMap::new();
         for ((source, destination), edge) in &graph.edges {
             if !enters(graph, source, destination) {
                 continue;
             }
             for (route, totals) in &edge.routes {
-                let estimate = marginal(edge, &totals.spans, 1.0);
+                let estimate = marginal(edge, totals.spans, 1.0);
                 if let Some(total) = estimate.calls {
-                    let entry = entries.entry(route).or_insert((Total::exact(0.0), 0));
+                    let entry = entries.entry(*route).or_insert((Total::exact(0.0), 0));
                     *entry = (entry.0.plus(total), entry.1 + totals.spans.calls);
                 }
             }
@@ -135,7 +136,7 @@ impl<'g> Correction<'g> {
             Err(reason) => {
                 // What no counter of its own counts is the sum over its routes, if all of them are known.
                 let parts: Vec<Estimate> =
-                    edge.routes.iter().map(|(route, totals)| self.joint(route, &totals.spans)).collect();
+                    edge.routes.iter().map(|(route, totals)| self.joint(*route, totals.spans)).collect();
                 let attributed: i64 = edge.routes.values().map(|totals| totals.spans.calls).sum();
                 let total = parts.iter().try_fold(Total::exact(0.0), |sum, part| Some(sum.plus(part.calls?)));
                 match total.filter(|_| attributed == spans && spans > 0) {
@@ -149,7 +150,7 @@ impl<'g> Correction<'g> {
     /// Requests of a public route, where they enter.
     #[must_use]
     pub fn route(&self, route: &EntryRoute) -> Estimate {
-        match self.entries.get(route) {
+        match self.graph.routes.id(route).and_then(|id| self.entries.get(&id)) {
             Some((total, _)) => Estimate::known(*total, Method::Marginal),
             None => Estimate::unknown(NO_COUNTER),
         }
@@ -157,16 +158,16 @@ impl<'g> Correction<'g> {
 
     /// Calls of an edge on behalf of a route.
     #[must_use]
-    pub fn route_on_edge(&self, edge: &EdgeTotals, route: &EntryRoute) -> Estimate {
-        let Some(totals) = edge.routes.get(route) else { return Estimate::unknown(UNOBSERVED) };
-        let per_request = self.per_request(route, &totals.spans);
-        let marginal = marginal(edge, &totals.spans, per_request);
-        if marginal.calls.is_some() { marginal } else { self.joint(route, &totals.spans) }
+    pub fn route_on_edge(&self, edge: &EdgeTotals, route: RouteId) -> Estimate {
+        let Some(totals) = edge.routes.get(&route) else { return Estimate::unknown(UNOBSERVED) };
+        let per_request = self.per_request(route, totals.spans);
+        let marginal = marginal(edge, totals.spans, per_request);
+        if marginal.calls.is_some() { marginal } else { self.joint(route, totals.spans) }
     }
 
     /// The route's requests by the gateway's counters, times calls per request by the spans.
-    fn joint(&self, route: &EntryRoute, spans: &SpanStats) -> Estimate {
-        let Some((requests, sampled)) = self.entries.get(route).filter(|(_, sampled)| *sampled > 0) else {
+    fn joint(&self, route: RouteId, spans: EntryCalls) -> Estimate {
+        let Some((requests, sampled)) = self.entries.get(&route).filter(|(_, sampled)| *sampled > 0) else {
             return Estimate::unknown(NO_COUNTER);
         };
         let per_request = self.per_request(route, spans);
@@ -174,8 +175,8 @@ impl<'g> Correction<'g> {
     }
 
     /// Calls of one request of the route: how many come with one sampling decision, at least.
-    fn per_request(&self, route: &EntryRoute, spans: &SpanStats) -> f64 {
-        let requests = self.graph.requests.get(route).copied().unwrap_or(0);
+    fn per_request(&self, route: RouteId, spans: EntryCalls) -> f64 {
+        let requests = self.graph.requests.get(&route).copied().unwrap_or(0);
         if requests > 0 { (spans.calls as f64 / requests as f64).max(1.0) } else { 1.0 }
     }
 }
@@ -188,7 +189,7 @@ pub fn correct(graph: &mut Graph) {
         .edges
         .values()
         .map(|edge| {
-            let routes = edge.routes.keys().map(|route| correction.route_on_edge(edge, route));
+            let routes = edge.routes.keys().map(|route| correction.route_on_edge(edge, *route));
             (correction.edge(edge), routes.collect())
         })
         .collect();
@@ -207,7 +208,8 @@ pub fn correct_part(graph: &mut Graph, full: &Graph) {
         let Some(whole) = full.edges.get(ends) else { continue };
         let mut sum = Some(Estimate::known(Total::exact(0.0), Method::Marginal));
         for (route, totals) in &mut part.routes {
-            let estimate = correction.route_on_edge(whole, route);
+            let known = full.routes.id(graph.routes.route(*route));
+            let estimate = known.map_or(Estimate::unknown(UNOBSERVED), |route| correction.route_on_edge(whole, route));
             totals.corrected = Some(estimate);
             sum = match (sum.and_then(|sum| sum.calls), estimate.calls) {
                 (Some(sum), Some(total)) => Some(Estimate::known(sum.plus(total), estimate.method)),
@@ -238,17 +240,18 @@ struct Stratum {
 }
 
 /// A part of an edge's calls: the edge's counters, divided as its spans are.
-fn marginal(edge: &EdgeTotals, part: &SpanStats, design_effect: f64) -> Estimate {
+fn marginal(edge: &EdgeTotals, part: EntryCalls, design_effect: f64) -> Estimate {
     let counters = match counted(edge) {
         Ok(counters) => counters,
         Err(reason) => return Estimate::unknown(reason),
     };
-    let all = &edge.stats.spans;
+    let all = EntryCalls::of(&edge.stats.spans);
     if all.calls <= 0 {
         return Estimate::unknown(UNOBSERVED);
     }
+    // What a counter of HTTP codes puts into class 5xx.
     let failed =
-        Stratum { counted: failures_counted(counters), sampled: failures_seen(all), of_part: failures_seen(part) };
+        Stratum { counted: failures_counted(counters), sampled: all.server_errors, of_part: part.server_errors };
     let good = Stratum {
         counted: counters.calls - failed.counted,
         sampled: all.calls - failed.sampled,
@@ -274,9 +277,4 @@ fn marginal(edge: &EdgeTotals, part: &SpanStats, design_effect: f64) -> Estimate
 /// Answers of class 5xx.
 fn failures_counted(counters: &CounterStats) -> i64 {
     counters.by_code.iter().filter(|(code, _)| code.starts_with('5')).map(|(_, count)| count).sum()
-}
-
-/// Calls whose answer a counter of HTTP codes puts into class 5xx.
-fn failures_seen(spans: &SpanStats) -> i64 {
-    spans.by_class.iter().filter(|(class, _)| class.code.starts_with('5')).map(|(_, count)| count).sum()
 }

@@ -70,6 +70,7 @@ fn sampled_mesh() -> Graph {
 fn rates_come_from_counters_divided_as_the_spans_are() {
     let graph = sampled_mesh();
     let correction = Correction::of(&graph);
+    let id = |name: &str| graph.routes.id(&route(name)).expect("a route");
     let edge = |to: &str| graph.edges.iter().find(|((_, id), _)| &*id.name == to).expect("edge").1;
     let check = |estimate: super::Estimate, method: Method, value: f64| {
         let total = estimate.calls.expect("a counter knows");
@@ -82,9 +83,9 @@ fn rates_come_from_counters_divided_as_the_spans_are() {
     // 100 counted failures are all of b, 900 successes are 60 parts a and 30 parts b.
     check(correction.route(&route("GET /a")), Method::Marginal, 600.0);
     check(correction.route(&route("GET /b")), Method::Marginal, 400.0);
-    check(correction.route_on_edge(edge("stock"), &route("GET /a")), Method::Marginal, 100.0);
+    check(correction.route_on_edge(edge("stock"), id("GET /a")), Method::Marginal, 100.0);
     // Not counted: two calls per request of a.
-    let joint = check(correction.route_on_edge(edge("users"), &route("GET /a")), Method::Joint, 1200.0);
+    let joint = check(correction.route_on_edge(edge("users"), id("GET /a")), Method::Joint, 1200.0);
     assert!(joint.low < 1100.0 && joint.high > 1300.0, "sixty requests do not tell exactly: {joint:?}");
     check(correction.edge(edge("users")), Method::Joint, 1200.0);
 }
@@ -95,7 +96,9 @@ fn without_any_counter_the_rate_is_not_known() {
     let graph = Graph::build(&[spans(&orders, &users, "GET /a", 12, 0)], Scope::Service);
     let correction = Correction::of(&graph);
     let edge = graph.edges.values().next().expect("edge");
-    for estimate in [correction.edge(edge), correction.route_on_edge(edge, &route("GET /a"))] {
+    for estimate in
+        [correction.edge(edge), correction.route_on_edge(edge, graph.routes.id(&route("GET /a")).expect("a route"))]
+    {
         let rate = estimate.per_second(10.0);
         assert_eq!((rate.per_second, rate.low, rate.high), (None, None, None));
         assert_eq!((rate.method, rate.reason), (Method::Spans, Some(super::NO_COUNTER)));

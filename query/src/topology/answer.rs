@@ -6,15 +6,18 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 use windrose_proto::edge::{ErrorClass, Latency, SpanStats};
-use windrose_proto::hop::{CLIENT_NODE, EntryRoute};
+use windrose_proto::hop::CLIENT_NODE;
 use windrose_proto::model::NodeRole;
 use windrose_proto::time::{TimeRange, UnixNanos};
 
 use super::health::{Health, judge};
 use super::unresolved::{Unresolved, unresolved};
-use crate::graph::{EdgeTotals, Graph, NodeId, NodeTotals, Traffic, VolumeSource};
+use crate::graph::{EdgeTotals, Graph, NodeId, NodeTotals, RouteId, RouteTotals, Traffic, VolumeSource};
 use crate::sampling::{CorrectedRate, Estimate};
 use crate::scrape_status::ScrapeStatus;
+
+/// Routes of an edge in an answer of many edges: an edge may serve hundreds. The edge's own answer has them all.
+pub const ROUTES_SHOWN: usize = 10;
 
 /// The whole answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -281,7 +284,10 @@ pub struct EdgeAnswer {
     pub versions: Vec<VersionShare>,
     /// `null` when the caller's proxy is not scraped.
     pub resilience: Option<Resilience>,
+    /// Busiest first; in an answer of many edges the first ten.
     pub routes: Vec<RouteShare>,
+    /// Routes of the edge that are not listed; `/api/v1/edges/{id}` lists them all.
+    pub routes_omitted: usize,
     /// Calls whose public route is not known, by reason.
     pub route_unknown: BTreeMap<&'static str, i64>,
     pub evidence: EvidenceAnswer,
@@ -302,7 +308,8 @@ impl TopologyAnswer {
     /// Words a graph.
     #[must_use]
     pub fn new(graph: &Graph, window: WindowAnswer, seconds: f64, scrapes: &BTreeMap<NodeId, ScrapeStatus>) -> Self {
-        let edges = graph.edges.iter().map(|(ends, edge)| EdgeAnswer::new(graph, ends, edge, seconds)).collect();
+        let edges =
+            graph.edges.iter().map(|(ends, edge)| EdgeAnswer::new(graph, ends, edge, seconds, ROUTES_SHOWN)).collect();
         let nodes = graph.nodes.iter().map(|(id, node)| NodeAnswer::new(id, node, seconds, scrapes.get(id))).collect();
         Self { window, nodes, edges, unresolved: unresolved(graph) }
     }
@@ -356,11 +363,18 @@ fn per_second(calls: i64, seconds: f64) -> f64 {
 }
 
 impl EdgeAnswer {
-    /// Words one edge.
+    /// Words one edge with so many of its routes.
     #[must_use]
-    pub fn new(graph: &Graph, (source, target): &(NodeId, NodeId), edge: &EdgeTotals, seconds: f64) -> Self {
+    pub fn new(
+        graph: &Graph,
+        (source, target): &(NodeId, NodeId),
+        edge: &EdgeTotals,
+        seconds: f64,
+        routes_max: usize,
+    ) -> Self {
         let spans = &edge.stats.spans;
         let volume = edge.volume();
+        let (routes, routes_omitted) = routes_of(graph, edge, seconds, routes_max);
         Self {
             id: edge_id(source, target),
             source: source.to_string(),
@@ -391,7 +405,8 @@ impl EdgeAnswer {
                 connect_failures: counters.connect_failures,
                 ejections: counters.ejections,
             }),
-            routes: routes_of(graph, edge, seconds),
+            routes,
+            routes_omitted,
             route_unknown: edge.gaps.iter().filter(|(_, n)| **n > 0).map(|(gap, n)| (gap.as_str(), *n)).collect(),
             evidence: evidence_of(edge),
         }
@@ -460,11 +475,17 @@ fn versions_of(edge: &EdgeTotals) -> Vec<VersionShare> {
     edge.versions().iter().filter(|(_, calls)| **calls > 0).map(share).collect()
 }
 
-fn routes_of(graph: &Graph, edge: &EdgeTotals, seconds: f64) -> Vec<RouteShare> {
-    let total: i64 = edge.routes.values().map(|route| route.spans.calls).sum();
-    let word = |(route, totals): (&EntryRoute, &crate::graph::RouteTotals)| {
-        let calls = totals.spans.calls;
-        let requests = graph.requests.get(route).copied().unwrap_or(0);
+/// The busiest routes of an edge, and how many more there are.
+fn routes_of(graph: &Graph, edge: &EdgeTotals, seconds: f64, max: usize) -> (Vec<RouteShare>, usize) {
+    let mut routes: Vec<(RouteId, &RouteTotals)> =
+        edge.routes.iter().filter(|(_, totals)| totals.spans.calls > 0).map(|(id, totals)| (*id, totals)).collect();
+    let total: i64 = routes.iter().map(|(_, totals)| totals.spans.calls).sum();
+    routes.sort_by_key(|(id, totals)| (std::cmp::Reverse(totals.spans.calls), *id));
+    let omitted = routes.len().saturating_sub(max);
+    routes.truncate(max);
+    let word = |(id, totals): (RouteId, &RouteTotals)| {
+        let (route, calls) = (graph.routes.route(id), totals.spans.calls);
+        let requests = graph.requests.get(&id).copied().unwrap_or(0);
         RouteShare {
             route: route.route.to_string(),
             host: route.host.as_ref().map(ToString::to_string),
@@ -474,10 +495,7 @@ fn routes_of(graph: &Graph, edge: &EdgeTotals, seconds: f64) -> Vec<RouteShare> 
             corrected: Estimate::rate_of(totals.corrected, seconds),
         }
     };
-    let mut routes: Vec<RouteShare> =
-        edge.routes.iter().filter(|(_, totals)| totals.spans.calls > 0).map(word).collect();
-    routes.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.route.cmp(&b.route)));
-    routes
+    (routes.into_iter().map(word).collect(), omitted)
 }
 
 fn evidence_of(edge: &EdgeTotals) -> EvidenceAnswer {

@@ -13,7 +13,7 @@ use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{TimeRange, UnixNanos};
 
-use super::cache::{RowCache, RowsOf};
+use super::cache::{RowCache, SumCache, sum_cache};
 use crate::row::{HopRow, RequestRow};
 use crate::segment::{FooterCache, RowGroup, Segment, SegmentError};
 use crate::table_log::Version;
@@ -29,16 +29,21 @@ pub(super) type Versions = [Version; Table::ALL.len()];
 /// one of them reads nothing but the rows.
 const FOOTERS_BUDGET_BYTES: usize = 64 << 20;
 
-/// What was read from sealed files, shared by all tenants; the default keeps no footers.
+/// What was read from sealed files, shared by all tenants; the default keeps neither sums nor footers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caches {
-    rows: Arc<RowCache>,
+    pub(super) rows: Arc<RowCache>,
+    pub(super) sums: Arc<SumCache>,
     footers: Arc<FooterCache>,
 }
 
 impl Caches {
     pub(super) fn new() -> Self {
-        Self { rows: Arc::default(), footers: Arc::new(FooterCache::new(FOOTERS_BUDGET_BYTES)) }
+        Self {
+            rows: Arc::default(),
+            sums: Arc::new(sum_cache()),
+            footers: Arc::new(FooterCache::new(FOOTERS_BUDGET_BYTES)),
+        }
     }
 }
 
@@ -55,7 +60,7 @@ pub struct TenantCatalog {
     segments: [Vec<Arc<Segment>>; Table::ALL.len()],
     /// Of the table logs; `None` while nothing is sealed.
     versions: Option<Versions>,
-    caches: Caches,
+    pub(super) caches: Caches,
 }
 
 /// A file that is left out of answers.
@@ -193,26 +198,18 @@ impl TenantCatalog {
 
     /// The rows of a part of a file, ordered by window.
     async fn read_edge_part(&self, segment: &Segment, group: RowGroup) -> Result<Arc<Vec<EdgeRow>>, SegmentError> {
-        let name = RowsOf::Part(segment.path().clone(), group.number);
-        if let Some(rows) = self.cached(&name) {
+        let name = (segment.path().clone(), group.number);
+        if let Some(rows) = self.caches.rows.get(&name) {
             return Ok(rows);
         }
         let mut rows = segment.read_row_group(group.number, &self.caches.footers, edges::from_batch).await?;
         rows.sort_by_key(|row| row.window_start);
-        self.caches.rows.share_keys(&mut rows);
+        self.caches.rows.share_keys(rows.iter_mut().map(|row| &mut row.key));
         let rows = Arc::new(rows);
         if segment.quarantine_reason().is_none() {
-            self.keep(name, &rows);
+            self.caches.rows.insert(name, &rows);
         }
         Ok(rows)
-    }
-
-    pub(super) fn cached(&self, of: &RowsOf) -> Option<Arc<Vec<EdgeRow>>> {
-        self.caches.rows.get(of)
-    }
-
-    pub(super) fn keep(&self, of: RowsOf, rows: &Arc<Vec<EdgeRow>>) {
-        self.caches.rows.insert(of, rows);
     }
 
     /// The first and last instant that files of a table speak of.

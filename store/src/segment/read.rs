@@ -22,11 +22,11 @@ use windrose_proto::span::Span;
 use super::file_reader::FileReader;
 use super::trace_index::DamagedIndex;
 use super::{Segment, TraceIndex};
-use crate::file_cache::FileCache;
+use crate::cache::Cache;
 use crate::tables::{TableError, requests, spans};
 
 /// Footers with their page indexes, by file.
-pub type FooterCache = FileCache<ArrowReaderMetadata>;
+pub type FooterCache = Cache<Path, ArrowReaderMetadata>;
 
 /// Rows per batch when reading.
 pub(super) const BATCH_ROWS: usize = 8 * 1024;
@@ -199,7 +199,7 @@ impl Segment {
         }
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load_async(&mut self.reader(), options).await?;
-        footers.insert(&self.path, metadata.clone(), metadata.metadata().memory_size());
+        footers.insert(self.path.clone(), metadata.clone(), metadata.metadata().memory_size());
         Ok(metadata)
     }
 
