@@ -5,7 +5,8 @@
 //! not, so that overload becomes bytes on disk and memory stays flat.
 //!
 //! # Invariants
-//! 1. A record is acknowledged only after the sync that covers it succeeded (policy `always`).
+//! 1. A record is acknowledged only after the sync that covers it succeeded (policy `always`), unless
+//!    it was appended lazily: then nobody was told anything.
 //! 2. After a failed write or sync nothing is ever appended to that segment again, and its records
 //!    that were not yet synced are never taken for valid once a later record is acknowledged: the
 //!    next segment's header says where the previous one ends.
@@ -115,6 +116,8 @@ pub enum SyncPolicy {
 pub struct WalConfig {
     /// When acknowledgements are given.
     pub sync: SyncPolicy,
+    /// How long what is appended lazily may wait for a sync under the policy `always`.
+    pub lazy_sync: Duration,
     /// Length of a segment file; also bounds a single record. Smaller files are cut sooner, larger
     /// ones cost fewer creations.
     pub segment_bytes: u64,
@@ -142,6 +145,8 @@ impl Default for WalConfig {
     fn default() -> Self {
         Self {
             sync: SyncPolicy::Always,
+            // What a power cut may take of what nobody was told of: less than a scrape interval.
+            lazy_sync: Duration::from_secs(1),
             // About 0.2 s of input at full speed of one core, 120 bodies of 512 spans.
             segment_bytes: 64 << 20,
             max_bytes: 4 << 30,

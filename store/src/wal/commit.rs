@@ -95,6 +95,8 @@ struct Pending<T> {
     attachment: T,
     attachment_bytes: usize,
     reply: oneshot::Sender<Result<WalPosition, AppendError>>,
+    /// Whether it is answered only after a sync, if the policy has one.
+    awaits_sync: bool,
     since: Instant,
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -156,9 +158,34 @@ impl<T: Send + 'static> CommitLog<T> {
         attachment: T,
         attachment_bytes: usize,
     ) -> Result<WalPosition, AppendError> {
+        self.append_and_wait(record, attachment, attachment_bytes, true).await
+    }
+
+    /// The same for what nobody is told of, such as a scraped page: returns once it is written,
+    /// whatever the policy. A killed process does not lose it, nor does a power cut once something
+    /// later was synced or [`WalConfig::lazy_sync`] has passed.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was logged then.
+    pub async fn append_lazily(
+        &self,
+        record: Record,
+        attachment: T,
+        attachment_bytes: usize,
+    ) -> Result<WalPosition, AppendError> {
+        self.append_and_wait(record, attachment, attachment_bytes, false).await
+    }
+
+    async fn append_and_wait(
+        &self,
+        record: Record,
+        attachment: T,
+        attachment_bytes: usize,
+        awaits_sync: bool,
+    ) -> Result<WalPosition, AppendError> {
         self.check_length(&record)?;
         let room = self.wait_for_room(&record, attachment_bytes).await?;
-        let answer = self.enqueue(record, attachment, attachment_bytes, Some(room))?;
+        let answer = self.enqueue(record, attachment, attachment_bytes, awaits_sync, Some(room))?;
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
@@ -174,7 +201,7 @@ impl<T: Send + 'static> CommitLog<T> {
         attachment_bytes: usize,
     ) -> Result<WalPosition, AppendError> {
         self.check_length(&record)?;
-        let answer = self.enqueue(record, attachment, attachment_bytes, None)?;
+        let answer = self.enqueue(record, attachment, attachment_bytes, true, None)?;
         answer.blocking_recv().unwrap_or(Err(AppendError::Closed))
     }
 
@@ -262,11 +289,13 @@ impl<T: Send + 'static> CommitLog<T> {
         record: Record,
         attachment: T,
         attachment_bytes: usize,
+        awaits_sync: bool,
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Result<WalPosition, AppendError>>, AppendError> {
         let (reply, answer) = oneshot::channel();
         let frame_bytes = record.frame_bytes();
-        let pending = Pending { record, attachment, attachment_bytes, reply, since: Instant::now(), _room: room };
+        let since = Instant::now();
+        let pending = Pending { record, attachment, attachment_bytes, reply, awaits_sync, since, _room: room };
         let mut queue = self.shared.queue();
         if queue.closing {
             return Err(AppendError::Closed);
@@ -413,10 +442,12 @@ impl<T> Committer<T> {
 
     /// When the policy wants the next sync; `None` when there is nothing to sync, or it wants none.
     fn sync_due(&self, config: &WalConfig) -> Option<Instant> {
-        match config.sync {
-            SyncPolicy::Interval(interval) if self.wal.is_dirty() => Some(self.last_sync + interval),
-            _ => None,
-        }
+        let interval = match config.sync {
+            SyncPolicy::Always => config.lazy_sync,
+            SyncPolicy::Interval(interval) => interval,
+            SyncPolicy::Never => return None,
+        };
+        self.wal.is_dirty().then(|| self.last_sync + interval)
     }
 
     fn sync_late(&mut self) {
@@ -432,9 +463,8 @@ impl<T> Committer<T> {
             let records: Vec<&Record> = group.iter().map(|pending| &pending.record).collect();
             match self.wal.write(&records) {
                 Ok(appended) => {
-                    let written = group.drain(..appended.len()).collect();
-                    let synced = if config.sync == SyncPolicy::Always { self.wal.sync() } else { Ok(()) };
-                    match synced {
+                    let written: Vec<Pending<T>> = group.drain(..appended.len()).collect();
+                    match self.make_durable(&written, config) {
                         Ok(()) => self.acknowledge(written, appended),
                         Err(cause) => self.refuse(written, cause, config),
                     }
@@ -445,6 +475,16 @@ impl<T> Committer<T> {
                 }
             }
         }
+    }
+
+    /// Syncs what was written if the policy wants that and somebody waits for it.
+    fn make_durable(&mut self, written: &[Pending<T>], config: &WalConfig) -> Result<(), WriteError> {
+        if config.sync == SyncPolicy::Always && written.iter().any(|pending| pending.awaits_sync) {
+            self.last_sync = Instant::now();
+            return self.wal.sync();
+        }
+        self.wal.promise();
+        Ok(())
     }
 
     fn acknowledge(&mut self, written: Vec<Pending<T>>, appended: Vec<Appended>) {

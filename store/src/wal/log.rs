@@ -16,7 +16,7 @@ use super::frame::{
 use super::scan::{Item, Scanner};
 use super::segments::{Limit, SegmentFile, Segments, Survey, segment_path};
 use super::stats::{WalStats, add};
-use super::{Damage, DamageReason, Record, SyncPolicy, WalConfig, WalPosition};
+use super::{Damage, DamageReason, Record, WalConfig, WalPosition};
 use crate::disk::{Access, Disk, DiskFile, DiskLock, LockError};
 
 /// Name of the lock file.
@@ -128,6 +128,8 @@ struct Active {
     file: Box<dyn DiskFile>,
     written: u64,
     durable: u64,
+    /// Up to here records are acknowledged, whether durable or not: an error must not cut them off.
+    promised: u64,
 }
 
 // ── opening ────────────────────────────────────────────────────────────────────────────────────
@@ -323,8 +325,8 @@ impl Wal {
     /// Makes everything written durable.
     ///
     /// # Errors
-    /// What was written since the last sync is then not in the log (policy `always`), or at the
-    /// mercy of the page cache (the others, which have acknowledged it already).
+    /// What was written since the last sync is then not in the log, or at the mercy of the page
+    /// cache when it was acknowledged already ([`Wal::promise`]).
     pub fn sync(&mut self) -> Result<(), WriteError> {
         let Some(active) = &mut self.active else { return Ok(()) };
         if active.durable == active.written {
@@ -335,6 +337,7 @@ impl Wal {
             Ok(()) => {
                 self.stats.synced(started.elapsed());
                 active.durable = active.written;
+                active.promised = active.written;
                 Ok(())
             }
             Err(error) => {
@@ -342,6 +345,14 @@ impl Wal {
                 self.abandon();
                 Err(out_of_space_or_io(error))
             }
+        }
+    }
+
+    /// Everything written may be acknowledged although it is not durable: an error that follows
+    /// does not take it out of the log.
+    pub fn promise(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.promised = active.written;
         }
     }
 
@@ -453,7 +464,7 @@ impl Wal {
     /// Seals the active segment and starts the next.
     fn rotate(&mut self) -> Result<(), WriteError> {
         if let Err(error) = self.sync() {
-            // Only the lax policies get here with unsynced records, and those are acknowledged.
+            // Unsynced records that get here were promised.
             tracing::error!(%error, "records acknowledged before their sync may not survive a power cut");
         }
         if let Some(active) = self.active.take() {
@@ -472,8 +483,8 @@ impl Wal {
             return Err(out_of_space_or_io(error));
         }
         self.segments.push(number, SEGMENT_HEADER_BYTES, file_bytes);
-        let seed = header.seed();
-        self.active = Some(Active { number, seed, file, written: SEGMENT_HEADER_BYTES, durable: SEGMENT_HEADER_BYTES });
+        let (seed, start) = (header.seed(), SEGMENT_HEADER_BYTES);
+        self.active = Some(Active { number, seed, file, written: start, durable: start, promised: start });
         Ok(())
     }
 
@@ -528,10 +539,7 @@ impl Wal {
     fn abandon(&mut self) {
         let Some(active) = self.active.take() else { return };
         add(&self.stats.abandoned_segments, 1);
-        let end = match self.config.sync {
-            SyncPolicy::Always => active.durable,
-            SyncPolicy::Interval(_) | SyncPolicy::Never => active.written,
-        };
+        let end = active.promised;
         tracing::warn!(segment = active.number, end, "gave up on a segment after a disk error");
         if end > active.durable
             && let Err(error) = active.file.sync_data()

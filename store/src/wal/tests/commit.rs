@@ -264,6 +264,31 @@ async fn lax_policies_acknowledge_without_a_sync_and_sync_later() {
     assert_eq!(never.syncs(), header_syncs);
 }
 
+#[tokio::test]
+async fn what_is_appended_lazily_waits_for_no_sync_but_gets_one() {
+    let disk = SimDisk::new(1);
+    let config = WalConfig { lazy_sync: Duration::from_secs(3600), ..small_config() };
+    let (log, mut consumer) = start(&disk, config, WalPosition::START);
+    log.append(record(1, 100), 1, 100).await.unwrap();
+    let before = load(&log.stats().fsyncs);
+    log.append_lazily(record(2, 100), 2, 100).await.unwrap();
+    log.append_lazily(record(3, 100), 3, 100).await.unwrap();
+    assert_eq!((load(&log.stats().fsyncs), drain(&mut consumer)), (before, vec![1, 2, 3]));
+    log.append(record(4, 100), 4, 100).await.unwrap();
+    assert_eq!(load(&log.stats().fsyncs), before + 1, "the next that waits for a sync takes the others along");
+    drop(log);
+    disk.cut_power(PowerCut::DropUnsynced);
+    assert_eq!(read_all(&disk, WalPosition::START).0.len(), 4);
+
+    let disk = SimDisk::new(1);
+    let config = WalConfig { lazy_sync: Duration::from_millis(1), ..small_config() };
+    let (log, _consumer) = start(&disk, config, WalPosition::START);
+    log.append_lazily(record(1, 100), 1, 100).await.unwrap();
+    while load(&log.stats().fsyncs) == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Stands for any bug that ends the commit thread.
 struct PanicsWhenDropped;
 

@@ -16,6 +16,8 @@ enum Action {
     Append(Vec<usize>),
     /// Write them and do not sync.
     WriteOnly(Vec<usize>),
+    /// Write them, do not sync, and acknowledge them all the same.
+    Promise(Vec<usize>),
     /// Cut before this fraction of the acknowledged records.
     Cut(u8),
     /// Kill the process and open again.
@@ -48,10 +50,18 @@ fn action(may_lose_unsynced: bool) -> BoxedStrategy<Action> {
         1 => prop::option::of(0_u64..20_000).prop_map(Action::Capacity),
     ];
     if may_lose_unsynced {
-        return common.boxed();
+        return prop_oneof![13 => common, 2 => lengths().prop_map(Action::Promise)].boxed();
     }
     let cut = prop_oneof![Just(PowerCut::DropUnsynced), Just(PowerCut::Tear)];
     prop_oneof![13 => common, 2 => cut.prop_map(Action::PowerCut)].boxed()
+}
+
+/// When somebody who appends is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    OnceSynced,
+    OnceWritten,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +93,9 @@ impl World {
 
     fn run(&mut self, action: Action) {
         match action {
-            Action::Append(lengths) => self.append(&lengths, true),
-            Action::WriteOnly(lengths) => self.append(&lengths, false),
+            Action::Append(lengths) => self.append(&lengths, self.answer()),
+            Action::WriteOnly(lengths) => self.append(&lengths, Answer::Never),
+            Action::Promise(lengths) => self.append(&lengths, Answer::OnceWritten),
             Action::Cut(fraction) => self.cut(fraction),
             Action::Kill => {
                 self.disk.kill_process();
@@ -111,12 +122,17 @@ impl World {
         }
     }
 
+    /// When an append is answered as the policy says.
+    fn answer(&self) -> Answer {
+        if self.config.sync == SyncPolicy::Never { Answer::OnceWritten } else { Answer::OnceSynced }
+    }
+
     fn used_bytes(&self) -> u64 {
         self.disk.list(Path::new(DIR)).unwrap().iter().map(|entry| entry.len_bytes).sum()
     }
 
     /// As the commit thread does: one write and one sync per segment.
-    fn append(&mut self, lengths: &[usize], sync: bool) {
+    fn append(&mut self, lengths: &[usize], answer: Answer) {
         let first = self.fates.last_key_value().map_or(1, |(id, _)| id + 1);
         let records: Vec<Record> =
             lengths.iter().enumerate().map(|(index, length)| record(first + index as u64, *length)).collect();
@@ -140,19 +156,26 @@ impl World {
                     }
                 }
                 Ok(appended) => {
-                    let synced = !sync || self.config.sync == SyncPolicy::Never || wal.sync().is_ok();
-                    if !synced {
+                    let is_kept = match answer {
+                        Answer::OnceSynced => wal.sync().is_ok(),
+                        Answer::OnceWritten => {
+                            wal.promise();
+                            true
+                        }
+                        Answer::Never => true,
+                    };
+                    if !is_kept {
                         doubt(&mut self.fates, Fate::Unknown);
                     }
                     for ((id, _), place) in rest.drain(..appended.len()).zip(&appended) {
-                        let fate = match (sync || self.config.sync == SyncPolicy::Never, synced) {
-                            (true, true) => Fate::Acknowledged(place.position),
-                            (true, false) => Fate::Refused,
-                            (false, _) => Fate::Unknown,
+                        let fate = match (answer, is_kept) {
+                            (Answer::Never, _) => Fate::Unknown,
+                            (_, true) => Fate::Acknowledged(place.position),
+                            (_, false) => Fate::Refused,
                         };
                         self.fates.insert(id, fate);
                     }
-                    if !sync {
+                    if answer == Answer::Never {
                         return;
                     }
                     // A sync covers what an earlier call only wrote, but nobody was waiting for it.
@@ -297,7 +320,7 @@ fn run(seed: u64, sync: SyncPolicy, actions: Vec<Action>) {
     world.disk.heal();
     world.reopen();
     world.disk.set_capacity_bytes(None);
-    world.append(&[10, 20], true);
+    world.append(&[10, 20], world.answer());
     world.disk.kill_process();
     world.reopen();
 }
@@ -316,5 +339,13 @@ proptest! {
     #[test]
     fn lax_syncs_survive_a_killed_process(seed: u64, actions in prop::collection::vec(action(true), 1..40)) {
         run(seed, SyncPolicy::Never, actions);
+    }
+
+    /// And so it does for what was appended lazily among what is synced.
+    #[test]
+    fn what_was_appended_lazily_survives_a_killed_process(
+        seed: u64, actions in prop::collection::vec(action(true), 1..40),
+    ) {
+        run(seed, SyncPolicy::Always, actions);
     }
 }
