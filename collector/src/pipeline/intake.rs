@@ -40,7 +40,8 @@ impl LogIntake {
         Self { log, clock }
     }
 
-    /// Makes what a scrape counted durable and hands it to the join.
+    /// Logs what a scrape counted and hands it to the join. Nobody is told of it, so it need not wait
+    /// for the disk.
     ///
     /// # Errors
     /// When the log cannot take it; the scrape interval is then missing from the edges.
@@ -56,7 +57,7 @@ impl LogIntake {
         );
         let bytes = (batch.edges.len() + batch.proxy_spans.len()) * COUNTERS_BYTES;
         self.log
-            .append(record, Batch::Counters(batch), bytes)
+            .append_lazily(record, Batch::Counters(batch), bytes)
             .await
             .map(drop)
             .map_err(|error| IntakeError::of_log(&error))

@@ -40,6 +40,15 @@ pub(super) struct Sample {
     pub(super) value: f64,
 }
 
+/// When a commit returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// When it is on disk as far as the sync policy promises.
+    OnceDurable,
+    /// When the log has it.
+    OnceWritten,
+}
+
 /// What became of the samples of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppendReport {
@@ -200,9 +209,22 @@ impl Append {
     ///
     /// # Errors
     /// Nothing was stored then.
-    pub async fn commit(mut self) -> Result<AppendReport, AppendError> {
+    pub async fn commit(self) -> Result<AppendReport, AppendError> {
+        self.commit_as(Answer::OnceDurable).await
+    }
+
+    /// Stores a batch that nobody is told of, such as a scraped page: it is visible to readers and
+    /// survives the process, and is on disk a second later.
+    ///
+    /// # Errors
+    /// Nothing was stored then.
+    pub async fn commit_lazily(self) -> Result<AppendReport, AppendError> {
+        self.commit_as(Answer::OnceWritten).await
+    }
+
+    async fn commit_as(mut self, answer: Answer) -> Result<AppendReport, AppendError> {
         let too_old = self.drop_out_of_bounds();
-        let mut report = self.store.inner.commit(&self.tenant, self.batch).await?;
+        let mut report = self.store.inner.commit(&self.tenant, self.batch, answer).await?;
         report.too_old = too_old;
         Ok(report)
     }

@@ -67,7 +67,7 @@ pub use self::head::SeriesRef;
 pub use self::reader::{MetricReader, ReadError, ReadLimits, SelectedSeries, SeriesSlice};
 pub use self::stats::{DropReason, MetricStats};
 
-use self::append::Batch;
+use self::append::{Answer, Batch};
 use self::blocks::{Archive, BlockStore, GroupCache};
 use self::head::Head;
 use self::index::Slot;
@@ -312,7 +312,7 @@ impl Inner {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    async fn commit(&self, tenant: &Tenant, batch: Batch) -> Result<AppendReport, AppendError> {
+    async fn commit(&self, tenant: &Tenant, batch: Batch, answer: Answer) -> Result<AppendReport, AppendError> {
         if batch.is_empty() {
             return Ok(AppendReport::default());
         }
@@ -326,7 +326,11 @@ impl Inner {
             self.clock.now(),
             [Bytes::from(record)],
         );
-        if let Err(error) = self.log.append(record, (), ATTACHMENT_BYTES).await {
+        let logged = match answer {
+            Answer::OnceDurable => self.log.append(record, (), ATTACHMENT_BYTES).await,
+            Answer::OnceWritten => self.log.append_lazily(record, (), ATTACHMENT_BYTES).await,
+        };
+        if let Err(error) = logged {
             self.counters.dropped(DropReason::Log, batch.samples.len() as u64);
             return Err(error.into());
         }
