@@ -19,6 +19,7 @@ use std::time::Duration;
 use windrose_proto::time::UnixNanos;
 use windrose_proto::wire::CounterBatch;
 
+mod buffers;
 mod client;
 pub mod config;
 mod discovery;

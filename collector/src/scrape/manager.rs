@@ -11,6 +11,7 @@ use windrose_proto::time::Clock;
 use windrose_store::metrics::MetricStore;
 
 use super::ScrapeEvent;
+use super::buffers::PageBuffers;
 use super::client::Client;
 use super::config::{PoolConfig, ScrapeConfig};
 use super::discovery::{Files, Lookup, POLL_INTERVAL};
@@ -29,6 +30,7 @@ pub struct Scraper {
     store: MetricStore,
     events: mpsc::Sender<ScrapeEvent>,
     overrides: InForce,
+    buffers: Arc<PageBuffers>,
     pools: BTreeMap<String, Pool>,
     /// Targets that ended lately, and what tells their workers that others have taken over.
     ended: Vec<(LabelSet, Weak<AtomicBool>)>,
@@ -116,8 +118,8 @@ impl Scraper {
         let board = Arc::new(Board::default());
         let handle = ScrapeHandle { configs: Arc::new(sender), board: Arc::clone(&board) };
         let (pools, ended, workers) = (BTreeMap::new(), Vec::new(), JoinSet::new());
-        let found = Arc::new(Notify::new());
-        let scraper = Self { configs, board, clock, store, events, overrides, pools, ended, found, workers };
+        let (buffers, found) = (Arc::default(), Arc::new(Notify::new()));
+        let scraper = Self { configs, board, clock, store, events, overrides, buffers, pools, ended, found, workers };
         (handle, scraper)
     }
 
@@ -235,6 +237,7 @@ impl Scraper {
                     events: self.events.clone(),
                     status: running.status,
                     overrides: self.overrides.clone(),
+                    buffers: Arc::clone(&self.buffers),
                     is_succeeded: running.is_succeeded,
                 };
                 self.workers.spawn(worker.run(running.removed, shutdown.clone()));

@@ -126,14 +126,7 @@ impl TargetSeries {
         let observed = metrics_map::Page { body: page.body, dialect: page.dialect, scraped_at: page.scraped_at };
         let mut observer = Observer::new(&target.identity, &mut counters, observed, options);
         let reader = PageReader::new(page.body, page.dialect, &mut self.lines);
-        let mut reading = Reading {
-            target,
-            page,
-            append,
-            families: &mut self.families,
-            untold: &mut self.untold,
-            pending: Vec::new(),
-        };
+        let mut reading = Reading::new(target, page, append, &mut self.families, &mut self.untold);
         let result = reading.read(reader, Some(&mut observer));
         let (result, renumbering) = match result {
             Ok(counts) => {
@@ -181,14 +174,7 @@ impl TargetSeries {
         append: &mut Append,
     ) -> Result<PageCounts, PageError> {
         let reader = PageReader::again(page.body, page.dialect, &mut self.lines);
-        let mut reading = Reading {
-            target,
-            page,
-            append,
-            families: &mut self.families,
-            untold: &mut self.untold,
-            pending: Vec::new(),
-        };
+        let mut reading = Reading::new(target, page, append, &mut self.families, &mut self.untold);
         let counts = reading.read(reader, None)?;
         let pending = std::mem::take(&mut reading.pending);
         let counts = self.resolve(pending, append, counts);
@@ -231,6 +217,12 @@ impl TargetSeries {
                 line.place = Place::Unresolved;
             }
         }
+    }
+
+    /// Whether there was a page, so that the next one is likely to hold the same lines.
+    #[must_use]
+    pub fn knows_lines(&self) -> bool {
+        !self.lines.is_empty()
     }
 
     /// What the target's pages say about its families.
@@ -344,7 +336,17 @@ struct Reading<'r> {
     pending: Vec<Pending>,
 }
 
-impl Reading<'_> {
+impl<'r> Reading<'r> {
+    const fn new(
+        target: &'r Target,
+        page: Page<'r>,
+        append: &'r mut Append,
+        families: &'r mut BTreeMap<Box<str>, Metadata>,
+        untold: &'r mut Vec<Box<str>>,
+    ) -> Self {
+        Self { target, page, append, families, untold, pending: Vec::new() }
+    }
+
     fn read<'p>(
         &mut self,
         mut reader: PageReader<'p, '_, Remembered>,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::metrics::{Append, AppendError, MetricStore};
 
+use super::buffers::PageBuffers;
 use super::client::{self, Answer, Client, FetchError, TextPage};
 use super::series::{self, Counted, Page, TargetSeries};
 use super::status::StatusCell;
@@ -18,8 +19,13 @@ use super::{PageCounts, ScrapeEvent, ScrapeReport, Scraped};
 use crate::in_force::InForce;
 use crate::metrics_map::Options;
 
-/// Pages larger than this are taken apart on a blocking thread: 64 KiB take about half a millisecond.
+/// Pages larger than this are taken apart on a blocking thread: 64 KiB of lines that are new take
+/// about half a millisecond.
 const INLINE_PAGE_MAX_BYTES: usize = 64 << 10;
+
+/// The same for a target whose lines are known: 1 MiB of them takes about half a millisecond, and
+/// handing it to another thread and back takes longer than reading it.
+const INLINE_KNOWN_PAGE_MAX_BYTES: usize = 1 << 20;
 
 /// A scrape that is late by no more than a hundredth of its interval, or by this, is stamped with
 /// the time it was due, so that the timestamps of a target are evenly spaced and compress well.
@@ -40,6 +46,7 @@ pub(super) struct Worker {
     pub(super) events: mpsc::Sender<ScrapeEvent>,
     pub(super) status: StatusCell,
     pub(super) overrides: InForce,
+    pub(super) buffers: Arc<PageBuffers>,
     /// Another target has taken over the series of this one.
     pub(super) is_succeeded: Arc<AtomicBool>,
 }
@@ -131,7 +138,7 @@ impl Worker {
         let mut append = append;
         for _attempt in 0..STORE_ATTEMPTS {
             series::report(&self.target, report, &mut append);
-            let Err(error) = append.commit().await else { return self.status.note_stored(None) };
+            let Err(error) = append.commit_lazily().await else { return self.status.note_stored(None) };
             let AppendError::Expired { series: expired } = &error else {
                 if self.status.is_news(&error.to_string()) {
                     let job = &self.target.pool.job_name;
@@ -162,7 +169,7 @@ impl Worker {
         }
         let mut append = self.store.append(&self.target.pool.tenant);
         series.end(&self.target, missed, &mut append);
-        if let Err(error) = append.commit().await {
+        if let Err(error) = append.commit_lazily().await {
             tracing::warn!(url = %self.target.url, %error, "the end of a target's series is not stored");
         }
     }
@@ -170,19 +177,20 @@ impl Worker {
     async fn fetch(&self) -> Result<Answer, FetchError> {
         let client = self.client.as_ref().map_err(|reason| FetchError::Connect(reason.to_string()))?;
         // When it fires, the target is down with "context deadline exceeded".
-        match tokio::time::timeout(self.target.timeout, client.fetch(&self.target)).await {
+        match tokio::time::timeout(self.target.timeout, client.fetch(&self.target, &self.buffers)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(FetchError::Timeout),
         }
     }
 
     async fn digest(&self, answer: Answer, scraped_at: UnixNanos, series: Box<TargetSeries>, append: Append) -> Digest {
-        let target = Arc::clone(&self.target);
+        let (target, buffers) = (Arc::clone(&self.target), Arc::clone(&self.buffers));
         let options = Options { overrides: self.overrides.get(), ..Options::default() };
-        if !answer.is_gzip && answer.expected_bytes() <= INLINE_PAGE_MAX_BYTES {
-            return digest(&target, &options, answer, scraped_at, series, append);
+        let inline_max_bytes = if series.knows_lines() { INLINE_KNOWN_PAGE_MAX_BYTES } else { INLINE_PAGE_MAX_BYTES };
+        if !answer.is_gzip && answer.expected_bytes() <= inline_max_bytes {
+            return digest(&target, &options, &buffers, answer, scraped_at, series, append);
         }
-        let work = move || digest(&target, &options, answer, scraped_at, series, append);
+        let work = move || digest(&target, &options, &buffers, answer, scraped_at, series, append);
         match tokio::task::spawn_blocking(work).await {
             Ok(digest) => digest,
             Err(error) => Digest {
@@ -210,6 +218,7 @@ impl Worker {
 fn digest(
     target: &Target,
     options: &Options,
+    buffers: &Arc<PageBuffers>,
     answer: Answer,
     scraped_at: UnixNanos,
     mut series: Box<TargetSeries>,
@@ -217,7 +226,7 @@ fn digest(
 ) -> Digest {
     let mut page = None;
     let take_apart = || -> Result<(PageCounts, Counted), String> {
-        let text = client::page_of(answer, &target.pool).map_err(|error| error.to_string())?;
+        let text = client::page_of(answer, &target.pool, buffers).map_err(|error| error.to_string())?;
         let TextPage { body, dialect, native_histograms, .. } = page.insert(text);
         append.drop_native_histograms(*native_histograms);
         let page = Page { body, dialect: *dialect, scraped_at };
