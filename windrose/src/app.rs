@@ -6,9 +6,10 @@
 //!              scraper ────┘                    HTTP port ┘ + health, metrics
 //! ```
 //!
-//! Two runtimes: everything that takes data in runs on `ingest`; queries run on `query`, so that a
-//! scan over months cannot delay an acknowledgement. The joiner and the log have threads of their
-//! own.
+//! Three runtimes: what is pushed is taken in on `ingest`; what is scraped on `scrape`, which has one
+//! thread, because a page comes in twenty pieces and threads that wake one another for each cost more
+//! than reading it; queries run on `query`, so that a scan over months cannot delay an
+//! acknowledgement. The joiner and the log have threads of their own.
 
 use std::io;
 use std::path::PathBuf;
@@ -77,6 +78,7 @@ pub struct App {
     metrics: Metrics,
     pipeline: Pipeline,
     ingest: Runtime,
+    scrape: Runtime,
     query: Runtime,
     /// Of the whole data directory, to the very end: whoever writes there must be the only one.
     lock: Box<dyn DiskLock>,
@@ -99,6 +101,7 @@ impl App {
         let ports = Ports::bind(&config.listen)?;
         let addresses = ports.addresses();
         let ingest = runtime("ingest")?;
+        let scrape = runtime_of_one("scrape")?;
         let query = runtime("query")?;
         let readiness = Readiness::default();
         let recovery = readiness.expect("replay of the write-ahead log");
@@ -125,7 +128,7 @@ impl App {
         let metric_receiver = MetricReceiver::new(Arc::clone(&receiver), metrics.store().clone());
         let store = metrics.store().clone();
         let scraping =
-            Scraping::start(config, overrides.clone(), &pipeline, store, Arc::clone(&clock), ingest.handle());
+            Scraping::start(config, overrides.clone(), &pipeline, store, Arc::clone(&clock), scrape.handle());
         let reloader = Arc::new(Reloader::new(source, scraping.handle(), overrides.clone(), loaded.clone()));
         let sealed = Arc::clone(pipeline.sealed());
         let maintenance = Maintenance::start(config, sealed, Arc::clone(&clock), ingest.handle());
@@ -182,6 +185,7 @@ impl App {
             metrics,
             pipeline,
             ingest,
+            scrape,
             query,
             lock,
         };
@@ -226,6 +230,7 @@ impl App {
         self.pipeline.shutdown();
         // Queries were requests of a port; what is left of them has nobody to answer.
         self.query.shutdown_background();
+        self.scrape.shutdown_background();
         self.ingest.shutdown_background();
         drop(self.lock);
         tracing::info!("stopped");
@@ -252,6 +257,12 @@ impl App {
 
 fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_multi_thread().enable_all().thread_name(name).build().map_err(StartError::Runtime)
+}
+
+/// A runtime with one thread.
+fn runtime_of_one(name: &'static str) -> Result<Runtime, StartError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().thread_name(name).build().map_err(StartError::Runtime)
 }
 
 fn sync_policy(config: &Config) -> SyncPolicy {
