@@ -11,8 +11,8 @@ use windrose_promql::histogram::FloatHistogram;
 use windrose_promql::memory::MemoryStorage;
 use windrose_promql::value::{ABSENT, QueryResult, Sample};
 use windrose_promql::{
-    Engine, EvalError, Limits, Matcher, ParseOptions, QueryKind, QueryOptions, Select, SeriesSet, Storage,
-    StorageError, parse_expr,
+    Engine, EvalError, Limits, Matcher, ParseOptions, PlannedSelect, QueryKind, QueryOptions, Select, SeriesSet,
+    Storage, StorageError, parse_expr,
 };
 use windrose_proto::metric::labels::Labels;
 
@@ -287,6 +287,41 @@ fn info_plans_its_second_selection() {
     let plan = engine.plan(&expr, QueryKind::Instant(600_000), &QueryOptions::default()).unwrap();
     let names: Vec<_> = plan.iter().map(|select| (select.metric_name(), select.min_time, select.max_time)).collect();
     assert_eq!(names, [(Some("c_total"), 240_001, 300_000), (Some("target_info"), 1, 300_000)]);
+}
+
+/// Storage may read each planned selection as it is asked for and let go of it: none is asked for twice.
+#[test]
+fn every_planned_selection_is_read_once() {
+    let engine = engine(false);
+    for query in [
+        "c_total / c_total",
+        "c_total / (c_total + c_total offset 1m)",
+        "info(c_total, {zone=~\".+\", __name__=\"h_bucket\"})",
+        "info(rate(c_total[1m]), {__name__=~\"h_.+\"})",
+        "quantile_over_time(scalar(c_total{pod=\"p0\"}), c_total[1m])",
+        "c_total[2m:20s] @ end()",
+        "absent(c_total{pod=\"none\"}) or topk(scalar(count(c_total)), c_total)",
+    ] {
+        let mut storage = storage();
+        for pod in 0..4 {
+            let labels = Labels::from_pairs([("__name__", "c_total"), ("job", "mesh"), ("pod", &format!("p{pod}"))]);
+            storage.append(&labels, 300_000, Sample::Float(1.0));
+        }
+        let storage = Recorder { storage, selects: RefCell::default() };
+        let expr = parse_expr(query, engine.parse).unwrap();
+        let (kind, options) = (QueryKind::Instant(300_000), QueryOptions::default());
+        let mut plan = engine.plan(&expr, kind, &options).unwrap();
+        engine.evaluate(&storage, &expr, kind, &options).unwrap();
+        for (matchers, min_time, max_time) in storage.selects.take() {
+            let is_covered = |planned: &PlannedSelect| {
+                let holds_all = planned.matchers.iter().all(|matcher| matchers.contains(matcher));
+                holds_all && planned.min_time <= min_time && planned.max_time >= max_time
+            };
+            let exactly = plan.iter().position(|planned| planned.matchers == matchers && is_covered(planned));
+            let place = exactly.or_else(|| plan.iter().position(is_covered));
+            plan.remove(place.unwrap_or_else(|| panic!("{query}: {matchers:?} was not planned once more")));
+        }
+    }
 }
 
 #[test]

@@ -114,15 +114,10 @@ impl Evaluator<'_> {
             let pattern = values.iter().map(|value| regex::escape(value)).collect::<Vec<_>>().join("|");
             selector.matchers.push(Matcher::new(MatchOp::Regex, name, pattern).or_else(execution)?);
         }
-        let holds_histogram = std::cell::Cell::new(false);
-        self.stream_selector(&selector, grid, Reading::Value, &mut |row| {
-            holds_histogram.set(holds_histogram.get() || row.histograms.is_some());
-            Ok(())
-        })?;
-        if holds_histogram.get() {
-            return execution("info sample should be float");
-        }
-        self.stream_selector(&selector, grid, Reading::Time, &mut |row| {
+        self.stream_selector(&selector, grid, Reading::FloatTime, &mut |row| {
+            if row.histograms.is_some() {
+                return execution("info sample should be float");
+            }
             self.hold(row.weight())?;
             infos.by_identity.entry(identity(&row.labels)).or_default().push(infos.rows.len());
             infos.rows.push(row);

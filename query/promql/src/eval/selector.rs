@@ -221,6 +221,8 @@ pub(super) enum Reading {
     Value,
     /// Its time in seconds.
     Time,
+    /// The time of a float; a histogram stays what it is.
+    FloatTime,
     /// When its count began, in seconds; nothing when unknown.
     Start,
 }
@@ -229,7 +231,7 @@ impl Reading {
     fn float(self, value: f64, time: i64, start: Option<&i64>) -> Option<f64> {
         match self {
             Self::Value => Some(value),
-            Self::Time => Some(time as f64 / 1000.0),
+            Self::Time | Self::FloatTime => Some(time as f64 / 1000.0),
             Self::Start => start.filter(|start| **start != 0).map(|start| *start as f64 / 1000.0),
         }
     }
@@ -265,7 +267,7 @@ fn latest(series: &SeriesView<'_>, reference: &Reference, lookback: i64, reading
                     continue;
                 }
                 let read = match reading {
-                    Reading::Value => Some(Sample::Histogram(Arc::clone(sample))),
+                    Reading::Value | Reading::FloatTime => Some(Sample::Histogram(Arc::clone(sample))),
                     _ => reading.float(0.0, at, series.histogram_starts.get(histogram - 1)).map(Sample::Float),
                 };
                 found |= read.is_some();
