@@ -260,17 +260,19 @@ impl Sources {
         match metric {
             Metric::BuildInfo => vec![sample(&[("version", env!("CARGO_PKG_VERSION"))], 1)],
             Metric::Ready => one(u64::from(self.readiness.check().is_ok())),
-            Metric::ReceiveRequests => self.per_protocol(ProtocolStats::requests),
-            Metric::ReceiveBodyBytes => self.per_protocol(ProtocolStats::body_bytes),
+            Metric::ReceiveRequests => self.per_protocol(|stats| stats.requests.count()),
+            Metric::ReceiveBodyBytes => self.per_protocol(|stats| stats.requests.body_bytes()),
             Metric::ReceiveSpans => self.per_protocol(ProtocolStats::spans),
-            Metric::ReceiveRefusedRequests => self.per_reason(ProtocolStats::refused_requests),
+            Metric::ReceiveRefusedRequests => self.per_reason(|stats, reason| stats.requests.refused(reason)),
             Metric::ReceiveRejectedSpans => self.per_reason(ProtocolStats::rejected_spans),
             Metric::ReceiveInFlight => one(self.receive.in_flight_requests()),
-            Metric::MetricReceiveRequests => self.per_metric_protocol(MetricProtocolStats::requests),
-            Metric::MetricReceiveBodyBytes => self.per_metric_protocol(MetricProtocolStats::body_bytes),
+            Metric::MetricReceiveRequests => self.per_metric_protocol(|stats| stats.requests.count()),
+            Metric::MetricReceiveBodyBytes => self.per_metric_protocol(|stats| stats.requests.body_bytes()),
             Metric::MetricReceiveSamples => self.per_metric_protocol(MetricProtocolStats::samples),
             Metric::MetricReceiveRefusedRequests => {
-                self.per_metric_reason(RejectReason::ALL, RejectReason::as_str, MetricProtocolStats::refused_requests)
+                self.per_metric_reason(RejectReason::ALL, RejectReason::as_str, |stats, reason| {
+                    stats.requests.refused(reason)
+                })
             }
             Metric::MetricReceiveRejectedSamples => {
                 self.per_metric_reason(SampleReject::ALL, SampleReject::as_str, MetricProtocolStats::rejected_samples)

@@ -41,8 +41,8 @@ impl<I: Intake> Receiver<I> {
     /// Counts a request that was refused before anything of it was read.
     pub(super) fn refuse(&self, ingest: IngestProtocol, failure: Failure) -> Failure {
         let stats = self.stats.protocol(ingest);
-        stats.count_request();
-        stats.count_refused_request(failure.reason);
+        stats.requests.count_request();
+        stats.requests.count_refused(failure.reason);
         failure
     }
 
@@ -56,12 +56,12 @@ impl<I: Intake> Receiver<I> {
     ) -> Result<Accepted, Failure> {
         let stats = self.stats.protocol(ingest);
         let _in_flight = self.stats.enter();
-        stats.count_request();
+        stats.requests.count_request();
         let result = self.take(ingest, headers, body, cut).await;
         match &result {
             Ok(accepted) => stats.count_rejections(&accepted.rejected),
             Err(failure) => {
-                stats.count_refused_request(failure.reason);
+                stats.requests.count_refused(failure.reason);
                 tracing::debug!(protocol = %ingest, reason = %failure.reason, error = %failure, "request refused");
             }
         }
@@ -79,7 +79,7 @@ impl<I: Intake> Receiver<I> {
         let tenant = self.tenant(headers)?;
         let mut account = self.admission.open();
         let body = read_body(body, &mut account, self.options.body_timeout).await?;
-        stats.count_body(body.len());
+        stats.requests.count_body(body.len());
         let message = cut(body)?;
         let origin = Origin { ingest, arrived: self.clock.now() };
         let mut decoded = self.decode(&message, origin).await?;

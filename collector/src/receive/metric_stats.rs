@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use windrose_proto::reject::RejectReason;
+use super::stats::RequestStats;
 
 macro_rules! words {
     ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])* $name:ident => $wire:literal,)+ }) => {
@@ -61,10 +61,9 @@ words! {
 /// Counters of one protocol. All only grow.
 #[derive(Debug, Default)]
 pub struct MetricProtocolStats {
-    requests: AtomicU64,
-    body_bytes: AtomicU64,
+    /// Its requests.
+    pub requests: RequestStats,
     samples: AtomicU64,
-    refused_requests: [AtomicU64; RejectReason::ALL.len()],
     rejected_samples: [AtomicU64; SampleReject::ALL.len()],
 }
 
@@ -83,28 +82,10 @@ impl MetricReceiveStats {
 }
 
 impl MetricProtocolStats {
-    /// Requests, whatever became of them.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of request bodies as they came over the wire.
-    #[must_use]
-    pub fn body_bytes(&self) -> u64 {
-        self.body_bytes.load(Ordering::Relaxed)
-    }
-
     /// Samples acknowledged: they are in the log.
     #[must_use]
     pub fn samples(&self) -> u64 {
         self.samples.load(Ordering::Relaxed)
-    }
-
-    /// Requests refused as a whole for `reason`.
-    #[must_use]
-    pub fn refused_requests(&self, reason: RejectReason) -> u64 {
-        self.refused_requests[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Samples of accepted requests that are not stored.
@@ -113,20 +94,8 @@ impl MetricProtocolStats {
         self.rejected_samples[reason as usize].load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_body(&self, bytes: usize) {
-        self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
     pub(super) fn count_samples(&self, samples: u64) {
         self.samples.fetch_add(samples, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_refused_request(&self, reason: RejectReason) {
-        self.refused_requests[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_rejected(&self, reason: SampleReject, samples: u64) {

@@ -81,8 +81,8 @@ impl<I: Intake> MetricReceiver<I> {
     /// Counts a request that was refused before anything of it was read.
     pub(super) fn refuse(&self, protocol: MetricProtocol, failure: Failure) -> Failure {
         let stats = self.stats.protocol(protocol);
-        stats.count_request();
-        stats.count_refused_request(failure.reason);
+        stats.requests.count_request();
+        stats.requests.count_refused(failure.reason);
         failure
     }
 
@@ -96,12 +96,12 @@ impl<I: Intake> MetricReceiver<I> {
         cut: impl FnOnce(Bytes) -> Result<MetricMessage, Failure>,
     ) -> Result<Rejected, Failure> {
         let stats = self.stats.protocol(protocol);
-        stats.count_request();
+        stats.requests.count_request();
         let result = self.take(protocol, headers, body, cut).await;
         match &result {
             Ok(rejected) => rejected.book(stats),
             Err(failure) => {
-                stats.count_refused_request(failure.reason);
+                stats.requests.count_refused(failure.reason);
                 tracing::debug!(protocol = protocol.as_str(), error = %failure, "request with metrics refused");
             }
         }
@@ -118,7 +118,7 @@ impl<I: Intake> MetricReceiver<I> {
         let tenant = self.base.tenant(headers)?;
         let mut account = self.base.admission.open();
         let body = read_body(body, &mut account, self.base.options.body_timeout).await?;
-        self.stats.protocol(protocol).count_body(body.len());
+        self.stats.protocol(protocol).requests.count_body(body.len());
         let message = cut(body)?;
         let mut paid_bytes = message.body.len().saturating_mul(EXPANSION);
         account.pay(paid_bytes).await?;

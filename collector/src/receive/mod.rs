@@ -51,7 +51,7 @@ pub use self::intake::{Intake, IntakeError, Submission};
 pub use self::metric_stats::{MetricProtocol, MetricProtocolStats, MetricReceiveStats, SampleReject};
 pub use self::metrics::MetricReceiver;
 pub use self::remote_write::REMOTE_WRITE_PATH;
-pub use self::stats::{ProtocolStats, ReceiveStats};
+pub use self::stats::{ProtocolStats, ReceiveStats, RequestStats};
 
 /// How requests are received.
 #[derive(Clone, Debug)]

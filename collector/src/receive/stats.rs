@@ -7,21 +7,28 @@ use windrose_proto::reject::RejectReason;
 
 use crate::decode::Rejections;
 
+/// Requests of one protocol, whatever they carry. All counters only grow.
+#[derive(Debug, Default)]
+pub struct RequestStats {
+    count: AtomicU64,
+    body_bytes: AtomicU64,
+    refused: [AtomicU64; RejectReason::ALL.len()],
+}
+
 /// Counters of one protocol. All only grow.
 #[derive(Debug, Default)]
 pub struct ProtocolStats {
-    requests: AtomicU64,
-    body_bytes: AtomicU64,
+    /// Its requests.
+    pub requests: RequestStats,
     spans: AtomicU64,
-    refused_requests: [AtomicU64; RejectReason::ALL.len()],
     rejected_spans: [AtomicU64; RejectReason::ALL.len()],
 }
 
-impl ProtocolStats {
+impl RequestStats {
     /// Requests, whatever became of them.
     #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Bytes of request bodies as they came over the wire.
@@ -30,16 +37,30 @@ impl ProtocolStats {
         self.body_bytes.load(Ordering::Relaxed)
     }
 
+    /// Requests refused as a whole for `reason`.
+    #[must_use]
+    pub fn refused(&self, reason: RejectReason) -> u64 {
+        self.refused[reason as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_request(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_body(&self, bytes: usize) {
+        self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_refused(&self, reason: RejectReason) {
+        self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl ProtocolStats {
     /// Spans acknowledged: they are in the log.
     #[must_use]
     pub fn spans(&self) -> u64 {
         self.spans.load(Ordering::Relaxed)
-    }
-
-    /// Requests refused as a whole for `reason`.
-    #[must_use]
-    pub fn refused_requests(&self, reason: RejectReason) -> u64 {
-        self.refused_requests[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Spans known to be lost for `reason`: bad ones in accepted requests, and the good ones of
@@ -49,20 +70,8 @@ impl ProtocolStats {
         self.rejected_spans[reason as usize].load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_body(&self, bytes: usize) {
-        self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
     pub(super) fn count_spans(&self, spans: u64) {
         self.spans.fetch_add(spans, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_refused_request(&self, reason: RejectReason) {
-        self.refused_requests[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_rejected_spans(&self, reason: RejectReason, spans: u64) {

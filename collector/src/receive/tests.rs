@@ -168,8 +168,8 @@ async fn grpc_takes_spans_in_every_coding_and_keeps_the_bytes() {
         assert_eq!(again.spans, submission.decoded.spans, "the log decodes to the same");
     }
     let stats = app.receiver.stats().protocol(IngestProtocol::OtlpGrpc);
-    assert_eq!((stats.requests(), stats.spans()), (3, 3));
-    assert!(stats.body_bytes() > 0);
+    assert_eq!((stats.requests.count(), stats.spans()), (3, 3));
+    assert!(stats.requests.body_bytes() > 0);
     assert_eq!(app.receiver.stats().in_flight_requests(), 0);
 }
 
@@ -210,7 +210,7 @@ async fn grpc_passes_the_tenant_on_and_refuses_bad_ones() {
     let status = strict.traces().await.export(good_request()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     let stats = strict.receiver.stats().protocol(IngestProtocol::OtlpGrpc);
-    assert_eq!(stats.refused_requests(RejectReason::BadTenant), 1);
+    assert_eq!(stats.requests.refused(RejectReason::BadTenant), 1);
     assert!(strict.taken().is_empty());
 }
 
@@ -270,7 +270,7 @@ async fn access_logs_are_taken_over_grpc_and_http_and_other_logs_counted() {
     let formats: Vec<BodyFormat> = app.taken().iter().map(|submission| submission.format).collect();
     assert_eq!(formats, [BodyFormat::OtlpLogsProtobuf; 2]);
     let stats = app.receiver.stats().protocol(IngestProtocol::AccessLog);
-    assert_eq!((stats.requests(), stats.spans(), stats.rejected_spans(RejectReason::NotAccessLog)), (2, 2, 2));
+    assert_eq!((stats.requests.count(), stats.spans(), stats.rejected_spans(RejectReason::NotAccessLog)), (2, 2, 2));
 }
 
 /// A gRPC request written by hand; the grpc-status and grpc-message that came back.
@@ -469,8 +469,8 @@ async fn http_refuses_with_status_and_cause() {
     }
     assert!(app.taken().is_empty());
     let stats = app.receiver.stats().protocol(IngestProtocol::OtlpHttp);
-    assert_eq!(stats.requests(), 15);
-    let refused: u64 = RejectReason::ALL.iter().map(|reason| stats.refused_requests(*reason)).sum();
+    assert_eq!(stats.requests.count(), 15);
+    let refused: u64 = RejectReason::ALL.iter().map(|reason| stats.requests.refused(*reason)).sum();
     assert_eq!(refused, 15);
     assert_eq!(app.receiver.stats().in_flight_requests(), 0);
 }
@@ -541,7 +541,7 @@ async fn requests_beyond_the_memory_are_refused_and_leave_none_behind() {
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(app.receiver.admission.free_bytes(), 64 << 10);
     let stats = app.receiver.stats().protocol(IngestProtocol::OtlpHttp);
-    assert_eq!(stats.refused_requests(RejectReason::Overloaded), 1);
+    assert_eq!(stats.requests.refused(RejectReason::Overloaded), 1);
 }
 
 #[tokio::test]

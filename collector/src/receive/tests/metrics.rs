@@ -118,8 +118,8 @@ async fn metrics_are_stored_by_both_transports_in_every_coding() {
     assert_eq!(app.stored("default").await, [r#"{__name__="load"} 1=7 2=7 3=7 4=8 5=8 6=8 7=9 8=9"#]);
     let stats = app.receiver.stats();
     let (grpc, http) = (stats.protocol(MetricProtocol::OtlpGrpc), stats.protocol(MetricProtocol::OtlpHttp));
-    assert_eq!((grpc.requests(), grpc.samples(), http.requests(), http.samples()), (3, 3, 5, 5));
-    assert!(grpc.body_bytes() > 0 && http.body_bytes() > 0);
+    assert_eq!((grpc.requests.count(), grpc.samples(), http.requests.count(), http.samples()), (3, 3, 5, 5));
+    assert!(grpc.requests.body_bytes() > 0 && http.requests.body_bytes() > 0);
     assert_eq!(app.receiver.base.admission.free_bytes(), ReceiveOptions::default().in_flight_max_bytes);
 }
 
@@ -205,8 +205,8 @@ async fn requests_with_metrics_are_refused_as_those_with_spans_are() {
     }
     assert_eq!(app.stored("default").await, [""; 0]);
     let stats = app.receiver.stats().protocol(MetricProtocol::OtlpHttp);
-    let refused: u64 = RejectReason::ALL.iter().map(|reason| stats.refused_requests(*reason)).sum();
-    assert_eq!((stats.requests(), refused), (8, 8));
+    let refused: u64 = RejectReason::ALL.iter().map(|reason| stats.requests.refused(*reason)).sum();
+    assert_eq!((stats.requests.count(), refused), (8, 8));
 
     // Spans and logs of the same ports are still taken.
     let answer = send("POST", app.http, "/v1/traces", &[PROTOBUF], whole(good_request().encode_to_vec())).await;
