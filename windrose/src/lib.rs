@@ -12,6 +12,7 @@ pub mod demo;
 mod logging;
 pub mod maintenance;
 mod metrics;
+mod metrics_page;
 mod ops;
 pub mod output;
 pub mod ports;

@@ -7,18 +7,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use windrose_proto::time::{Clock, UnixNanos};
 use windrose_store::wal::WalStats;
 
+use crate::metrics_page::Format;
 use crate::readiness::Readiness;
 use crate::reload::{Reloaded, Reloader};
 use crate::telemetry::Telemetry;
-
-/// What prometheus-client writes.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the handlers show.
 #[derive(Debug)]
@@ -69,9 +67,11 @@ fn lag_line(lag_bytes: u64) -> String {
     if lag_bytes == 0 { String::new() } else { format!("{lag_bytes} bytes of the log are not joined yet\n") }
 }
 
-async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
+async fn metrics(State(ops): State<Arc<Ops>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::asked_for(accept);
     match ops.telemetry.page() {
-        Ok(page) => ([(CONTENT_TYPE, OPENMETRICS)], page).into_response(),
+        Ok(page) => ([(CONTENT_TYPE, format.content_type())], format.write(page)).into_response(),
         Err(error) => {
             tracing::error!(error = %error, "the page of our own metrics could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
