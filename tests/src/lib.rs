@@ -3,7 +3,7 @@
 //! Nothing here links the product. [`server`] runs the real binary on ports of its own and a data directory of its own,
 //! [`client`] speaks HTTP to it, [`capture`], [`replay`], [`recorded`] and [`pages`] feed it what real Envoys once sent and served,
 //! [`synthetic`] makes spans where a capture would be too much, [`load`] millions of them, [`senders`] remembers what was
-//! acknowledged of them, [`truth`] and [`oracle`] say what must come out,
+//! acknowledged of them, [`remote_write`] does both for metrics, [`truth`] and [`oracle`] say what must come out,
 //! [`topology`] reads what did, and [`wait`] holds the only place that lets time pass.
 //!
 //! Invariants: no test sleeps, it waits on a condition with a deadline; every port is picked by the system; every
@@ -18,6 +18,7 @@ pub mod pages;
 pub mod places;
 pub mod raw_codec;
 pub mod recorded;
+pub mod remote_write;
 pub mod replay;
 pub mod senders;
 pub mod server;

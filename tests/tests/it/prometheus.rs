@@ -27,7 +27,8 @@ async fn form(http: &Http, path: &str, parameters: &[(&str, &str)]) -> Answer {
     http.post(path, &[("content-type", "application/x-www-form-urlencoded")], body).await
 }
 
-fn encode(text: &str) -> String {
+/// A text as it may stand in a query string.
+pub(crate) fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
