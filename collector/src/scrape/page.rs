@@ -29,6 +29,8 @@ pub struct PageCounts {
 pub enum PageError {
     #[error("{0}")]
     Parse(String),
+    #[error("label name \"{name}\" is not unique: invalid sample of {metric}")]
+    LabelTwice { metric: String, name: String },
     #[error("sample limit exceeded: {0} samples")]
     SampleLimit(usize),
     #[error("label_limit exceeded (metric: {metric}, number of labels: {found}, limit: {limit})")]
@@ -48,18 +50,23 @@ pub const FUTURE_MAX_MILLIS: i64 = 10 * 60 * 1000;
 
 /// The labels under which a sample is stored: the page's and the target's, then relabelled. `None`
 /// when relabelling drops it.
-#[must_use]
-pub fn series_labels(target: &Target, series: &Series<'_>) -> Option<LabelSet> {
+///
+/// # Errors
+/// When a label is given twice: which series it is cannot be known.
+pub fn series_labels(target: &Target, series: &Series<'_>) -> Result<Option<LabelSet>, PageError> {
     let mut labels: LabelSet = LabelSet::new();
     for label in series.labels.iter() {
         let value = normal_value(&label.name, label.value.into_owned());
-        labels.insert(label.name.into_owned(), value);
+        if labels.insert(label.name.clone().into_owned(), value).is_some() {
+            let (metric, name) = (series.name.clone().into_owned(), label.name.into_owned());
+            return Err(PageError::LabelTwice { metric, name });
+        }
     }
     attach_target(&mut labels, target);
     labels.insert(NAME_LABEL.to_owned(), series.name.clone().into_owned());
     labels.retain(|_, value| !value.is_empty());
     let is_kept = relabel::apply(&target.pool.metric_relabel.rules, &mut labels) && labels.contains_key(NAME_LABEL);
-    is_kept.then_some(labels)
+    Ok(is_kept.then_some(labels))
 }
 
 /// When a sample was taken: the page's own time where it states one and `honor_timestamps` is on.

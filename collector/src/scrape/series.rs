@@ -415,7 +415,7 @@ impl<'r> Reading<'r> {
             Place::Dropped => return Ok(false),
             Place::Refused => counts.samples_refused += 1,
             Place::Unresolved => {
-                let Some(labels) = page::series_labels(self.target, &parse(text, self.page.dialect)?) else {
+                let Some(labels) = page::series_labels(self.target, &parse(text, self.page.dialect)?)? else {
                     memory.place = Place::Dropped;
                     return Ok(false);
                 };

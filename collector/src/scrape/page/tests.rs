@@ -19,7 +19,7 @@ pub(in crate::scrape) fn target(more: &str) -> Target {
 /// The labels of the only sample of a page, or `dropped`.
 #[track_caller]
 fn check_series(more: &str, line: &str, expect: &str) {
-    let labels = series_labels(&target(more), &Series::parse(line, Dialect::Text).unwrap());
+    let labels = series_labels(&target(more), &Series::parse(line, Dialect::Text).unwrap()).unwrap();
     let text =
         labels.map(|labels| labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "));
     assert_eq!(text.as_deref().unwrap_or("dropped"), expect, "{line}");
@@ -38,6 +38,13 @@ fn target_and_page_share_labels() {
     check_series("  honor_labels: true\n", "m{job=\"\"} 1", "__name__=m app=orders instance=a:1");
     check_series("", "m{le=\"1\"} 1", "__name__=m app=orders instance=a:1 job=j le=1.0");
     check_series("", "m{le=\"+Inf\"} 1", "__name__=m app=orders instance=a:1 job=j le=+Inf");
+}
+
+#[test]
+fn a_label_given_twice_names_no_series() {
+    let twice = Series::parse("m{a=\"1\",b=\"\",a=\"1\"} 1", Dialect::Text).unwrap();
+    let error = series_labels(&target(""), &twice).unwrap_err();
+    assert_eq!(error.to_string(), "label name \"a\" is not unique: invalid sample of m");
 }
 
 /// What `strconv.FormatFloat(x, 'g', -1, 64)` makes of them, and a fraction.
@@ -86,7 +93,7 @@ fn labels_have_limits() {
         ),
     ] {
         let target = target(more);
-        let labels = series_labels(&target, &Series::parse(series, Dialect::Text).unwrap()).unwrap();
+        let labels = series_labels(&target, &Series::parse(series, Dialect::Text).unwrap()).unwrap().unwrap();
         assert_eq!(check_labels(&target, &labels).unwrap_err().to_string(), expect);
     }
 }
