@@ -91,7 +91,7 @@ const WRITES_PER_ROUND: u64 = 200;
 #[tokio::test]
 async fn samples_survive_kills_while_they_are_written_and_scraped() {
     let home = Home::new(
-        "metrics:\n  head_max_bytes: 16KiB\nglobal:\n  scrape_interval: 100ms\n  scrape_timeout: 100ms\n\
+        "global:\n  scrape_interval: 100ms\n  scrape_timeout: 100ms\n\
          scrape_configs:\n  - job_name: nobody\n    static_configs:\n      - targets: ['127.0.0.1:1']\n",
     );
     let first = SystemClock.now().minus(Duration::from_secs(600));
