@@ -181,8 +181,7 @@ impl<T> LineTable<T> {
 }
 
 /// Odd constants of which none has a pattern of bits.
-const LANES: [u64; 4] =
-    [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
+const LANES: [u64; 4] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
 const WHITENERS: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
 
 impl LineKey {
