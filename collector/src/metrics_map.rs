@@ -50,6 +50,7 @@ pub mod bind;
 mod envoy_names;
 mod flags;
 mod identity;
+pub mod pushed;
 pub mod state;
 mod sums;
 pub mod table;

@@ -19,11 +19,12 @@ import zstandard
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 FULL_REQUESTS = 600
-VARIANTS_WITH_PAGES = ("plain",)
+VARIANTS_WITH_PAGES = ("plain", "pushed-metrics")
 # Captured with OTLP access logs; folder here -> folder there.
 WITH_LOGS = {"access-logs": "als-metrics"}
-VARIANTS = ("spawn-all", "spawn-none", "plain", "app-spans", "zipkin-shared", "add-user-agent")
-GRPC_TRACES, GRPC_LOGS, ZIPKIN, PROMETHEUS_TEXT = 1, 2, 4, 10
+VARIANTS = ("spawn-all", "spawn-none", "plain", "app-spans", "zipkin-shared", "add-user-agent", "pushed-metrics",
+            "pushed-deltas")
+GRPC_TRACES, GRPC_LOGS, GRPC_METRICS, ZIPKIN, PROMETHEUS_TEXT = 1, 2, 3, 4, 10
 CLIENT_FIELDS = ("rid", "ctx", "trace", "method", "path", "route", "status", "start", "end")
 CALL_FIELDS = ("k", "id", "rid", "src", "sver", "dst", "op", "status", "grpc", "start", "end", "trace")
 SERVER_FIELDS = ("k", "call", "rid", "svc", "ver", "op", "status", "grpc", "start", "end", "trace")
@@ -136,7 +137,7 @@ def pages(source, target):
     pack(f"{target}/capture/prom.bin.zst", container(rows))
 
 
-def trim(source, target, requests, kinds=(GRPC_TRACES, ZIPKIN)):
+def trim(source, target, requests, kinds=(GRPC_TRACES, GRPC_METRICS, ZIPKIN)):
     rids = sorted(r["rid"] for r in lines(unpacked(f"{source}/truth/client.jsonl")))
     traces = truth(source, target, set(rids[:requests]))
     rows = []

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bytes::{Buf as _, Bytes};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use serde_json::Value;
@@ -19,6 +20,8 @@ pub enum Kind {
     OtlpTraces,
     /// `ExportLogsServiceRequest` as it came over gRPC: access logs.
     OtlpLogs,
+    /// `ExportMetricsServiceRequest` as it came over gRPC: Envoy's stat sink.
+    OtlpMetrics,
     /// A Zipkin v2 JSON array.
     Zipkin,
     /// A page of a proxy's `/stats/prometheus`.
@@ -41,6 +44,7 @@ pub struct Record {
 pub enum Message {
     Otlp(ExportTraceServiceRequest),
     Logs(ExportLogsServiceRequest),
+    Metrics(ExportMetricsServiceRequest),
     Zipkin(Vec<Value>),
 }
 
@@ -86,6 +90,11 @@ fn message(record: &Record) -> Option<Message> {
             let request =
                 ExportLogsServiceRequest::decode(record.body.clone()).expect("a recorded message is readable");
             Some(Message::Logs(request))
+        }
+        Kind::OtlpMetrics => {
+            let request =
+                ExportMetricsServiceRequest::decode(record.body.clone()).expect("a recorded message is readable");
+            Some(Message::Metrics(request))
         }
         Kind::Zipkin => {
             let spans = serde_json::from_slice(&record.body).expect("a recorded message is a JSON array");
@@ -139,6 +148,7 @@ fn read_container(path: &Path) -> Vec<Record> {
         let kind = match rest.get_u8() {
             1 => Kind::OtlpTraces,
             2 => Kind::OtlpLogs,
+            3 => Kind::OtlpMetrics,
             4 => Kind::Zipkin,
             10 => Kind::PrometheusText,
             other => Kind::Other(other),

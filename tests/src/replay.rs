@@ -7,8 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -77,6 +82,63 @@ impl Plan {
         self
     }
 
+    /// Only what proxies push of their metrics, in the recorded order.
+    #[must_use]
+    pub fn metrics(mut self) -> Self {
+        self.messages.retain(|message| matches!(message, Message::Metrics(_)));
+        self
+    }
+
+    /// Everything but that.
+    #[must_use]
+    pub fn without_metrics(mut self) -> Self {
+        self.messages.retain(|message| !matches!(message, Message::Metrics(_)));
+        self
+    }
+
+    /// From a service whose clock is ahead by so much, or behind.
+    #[must_use]
+    pub fn skewed(mut self, service: &str, millis: i64) -> Self {
+        for message in &mut self.messages {
+            let is_whole = match message {
+                Message::Otlp(request) => {
+                    let groups = request.resource_spans.iter_mut();
+                    groups.filter(|group| named(group.resource.as_ref()) == Some(service)).for_each(|group| {
+                        group.scope_spans.iter_mut().flat_map(|scope| &mut scope.spans).for_each(|span| {
+                            span.start_time_unix_nano =
+                                span.start_time_unix_nano.saturating_add_signed(millis * 1_000_000);
+                            span.end_time_unix_nano = span.end_time_unix_nano.saturating_add_signed(millis * 1_000_000);
+                        });
+                    });
+                    continue;
+                }
+                Message::Zipkin(spans) => spans.iter().any(|span| span["localEndpoint"]["serviceName"] == service),
+                Message::Logs(_) | Message::Metrics(_) => false,
+            };
+            // A Zipkin message is of one proxy.
+            if is_whole {
+                *message = shifted(message, millis * 1_000_000);
+            }
+        }
+        self
+    }
+
+    /// Without a share of the messages: they never come.
+    #[must_use]
+    pub fn dropped(mut self, seed: u64, share: f64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        self.messages.retain(|_| !random.random_bool(share));
+        self
+    }
+
+    /// Without a share of the messages with spans.
+    #[must_use]
+    pub fn without_some_spans(mut self, seed: u64, share: f64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        self.messages.retain(|message| !matches!(message, Message::Otlp(_)) || !random.random_bool(share));
+        self
+    }
+
     /// Splits off a share of the messages, to be sent after the rest was settled.
     #[must_use]
     pub fn split_late(self, seed: u64, share: f64) -> (Self, Self) {
@@ -113,7 +175,7 @@ impl Plan {
     pub fn traces(&self) -> BTreeSet<Vec<u8>> {
         let requests = self.messages.iter().filter_map(|message| match message {
             Message::Otlp(request) => Some(request),
-            Message::Logs(_) | Message::Zipkin(_) => None,
+            Message::Logs(_) | Message::Metrics(_) | Message::Zipkin(_) => None,
         });
         let scopes = requests.flat_map(|request| &request.resource_spans).flat_map(|resource| &resource.scope_spans);
         scopes.flat_map(|scope| &scope.spans).map(|span| span.trace_id.clone()).collect()
@@ -124,9 +186,26 @@ impl Plan {
     /// # Panics
     /// When a message is refused, in whole or in part.
     pub async fn send(self, ports: &Ports) {
-        let otlp = Clients { traces: connect(ports.otlp_grpc), logs: LogsServiceClient::new(channel(ports.otlp_grpc)) };
+        self.send_at_once(ports, IN_FLIGHT).await;
+    }
+
+    /// Sends one message after the other: the pushes of one proxy are in order.
+    ///
+    /// # Panics
+    /// As [`Self::send`].
+    pub async fn send_in_order(self, ports: &Ports) {
+        self.send_at_once(ports, 1).await;
+    }
+
+    async fn send_at_once(self, ports: &Ports, in_flight: usize) {
+        let channel = channel(ports.otlp_grpc);
+        let otlp = Clients {
+            traces: connect(ports.otlp_grpc),
+            logs: LogsServiceClient::new(channel.clone()),
+            metrics: MetricsServiceClient::new(channel),
+        };
         let zipkin = Http::new(ports.zipkin);
-        let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+        let slots = Arc::new(Semaphore::new(in_flight));
         let mut tasks = JoinSet::new();
         for message in self.messages {
             let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore stays open");
@@ -183,6 +262,7 @@ pub async fn export(
 struct Clients {
     traces: TraceServiceClient<Channel>,
     logs: LogsServiceClient<Channel>,
+    metrics: MetricsServiceClient<Channel>,
 }
 
 async fn export_logs(mut client: LogsServiceClient<Channel>, request: ExportLogsServiceRequest) -> Result<(), String> {
@@ -199,11 +279,24 @@ async fn send(message: Message, otlp: Clients, zipkin: &Http) -> Result<(), Stri
     match message {
         Message::Otlp(request) => export(otlp.traces, request).await,
         Message::Logs(request) => export_logs(otlp.logs, request).await,
+        Message::Metrics(request) => {
+            // Differences are attached to edges and refused as series, which the answer says.
+            let sent = otlp.metrics.clone().export(request).await;
+            sent.map(drop).map_err(|status| status.to_string())
+        }
         Message::Zipkin(spans) => {
             let body = Bytes::from(Value::Array(spans).to_string());
             let answer = zipkin.try_post("/api/v2/spans", &[("content-type", "application/json")], body).await?;
             if answer.status == 202 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.text())) }
         }
+    }
+}
+
+fn named(resource: Option<&Resource>) -> Option<&str> {
+    let name = resource?.attributes.iter().find(|attribute| attribute.key == "service.name")?;
+    match name.value.as_ref()?.value.as_ref()? {
+        any_value::Value::StringValue(name) => Some(name),
+        _ => None,
     }
 }
 
@@ -213,7 +306,7 @@ fn spans_of(message: &Message) -> usize {
             let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
             scopes.map(|scope| scope.spans.len()).sum()
         }
-        Message::Logs(_) => 0,
+        Message::Logs(_) | Message::Metrics(_) => 0,
         Message::Zipkin(spans) => spans.len(),
     }
 }
@@ -237,6 +330,12 @@ fn shifted(message: &Message, shift: i64) -> Message {
                 record.time_unix_nano = record.time_unix_nano.saturating_add_signed(shift);
             }
         }
+        Message::Metrics(request) => {
+            let scopes = request.resource_metrics.iter_mut().flat_map(|resource| &mut resource.scope_metrics);
+            for metric in scopes.flat_map(|scope| &mut scope.metrics) {
+                shift_points(metric, shift);
+            }
+        }
         Message::Zipkin(spans) => {
             for span in spans {
                 shift_micros(&mut span["timestamp"], shift / 1000);
@@ -247,6 +346,31 @@ fn shifted(message: &Message, shift: i64) -> Message {
         }
     }
     message
+}
+
+fn shift_points(metric: &mut Metric, shift: i64) {
+    let mut times: Vec<(&mut u64, &mut u64)> = Vec::new();
+    match &mut metric.data {
+        Some(Data::Sum(sum)) => {
+            let points = sum.data_points.iter_mut();
+            times.extend(points.map(|point| (&mut point.start_time_unix_nano, &mut point.time_unix_nano)));
+        }
+        Some(Data::Gauge(gauge)) => {
+            let points = gauge.data_points.iter_mut();
+            times.extend(points.map(|point| (&mut point.start_time_unix_nano, &mut point.time_unix_nano)));
+        }
+        Some(Data::Histogram(histogram)) => {
+            let points = histogram.data_points.iter_mut();
+            times.extend(points.map(|point| (&mut point.start_time_unix_nano, &mut point.time_unix_nano)));
+        }
+        other => assert!(other.is_none(), "Envoy sends no such metrics: {other:?}"),
+    }
+    for (start, time) in times {
+        // Envoy's sink states some start times in microseconds; they stay what they are.
+        let unit = if *start < *time / 500 { 1000 } else { 1 };
+        *start = if *start == 0 { 0 } else { start.saturating_add_signed(shift / unit) };
+        *time = time.saturating_add_signed(shift);
+    }
 }
 
 fn shift_micros(value: &mut Value, shift: i64) {

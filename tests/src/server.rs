@@ -212,6 +212,21 @@ impl TestServer {
         value.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("{series} is {value}")))
     }
 
+    /// A metric of its own over all labels.
+    ///
+    /// # Panics
+    /// When it serves no metrics.
+    pub async fn sum_of(&self, name: &str) -> f64 {
+        let page = self.http().get("/metrics").await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        let text = page.text();
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().expect("a sample has a number"))
+        });
+        values.sum()
+    }
+
     /// Its process id.
     ///
     /// # Panics

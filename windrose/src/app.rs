@@ -22,7 +22,7 @@ use windrose_collector::join::derive::{DeriveOptions, derive};
 use windrose_collector::join::joiner::JoinLimits;
 use windrose_collector::normalise::Normaliser;
 use windrose_collector::pipeline::{self, Pipeline, PipelineConfig, SealPolicy};
-use windrose_collector::receive::{MetricReceiver, ReceiveOptions, Receiver};
+use windrose_collector::receive::{MetricReceiver, PushedToEdges, ReceiveOptions, Receiver};
 use windrose_proto::time::Clock;
 use windrose_query::http::{DeriveFn, QueryLimits, QueryState};
 use windrose_store::disk::{Disk, DiskLock, LockError};
@@ -123,12 +123,13 @@ impl App {
         );
         let pipeline = ingest.block_on(starting)?;
         metrics.start();
-        let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
-        let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
-        let metric_receiver = MetricReceiver::new(Arc::clone(&receiver), metrics.store().clone());
         let store = metrics.store().clone();
         let scraping =
             Scraping::start(config, overrides.clone(), &pipeline, store, Arc::clone(&clock), scrape.handle());
+        let options = ReceiveOptions { require_tenant: config.tenancy.require_header, ..ReceiveOptions::default() };
+        let receiver = Receiver::new(Arc::clone(pipeline.intake()), Arc::clone(&clock), options);
+        let edges = PushedToEdges::new(clock.now(), overrides.clone(), Arc::new(scraping.handle()));
+        let metric_receiver = MetricReceiver::new(Arc::clone(&receiver), metrics.store().clone(), edges);
         let reloader = Arc::new(Reloader::new(source, scraping.handle(), overrides.clone(), loaded.clone()));
         let sealed = Arc::clone(pipeline.sealed());
         let maintenance = Maintenance::start(config, sealed, Arc::clone(&clock), ingest.handle());

@@ -7,6 +7,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc::Receiver;
 use windrose_collector::in_force::InForce;
 use windrose_collector::pipeline::{LogIntake, Pipeline};
+use windrose_collector::receive::Intake as _;
 use windrose_collector::scrape::{EVENTS_WAITING_MAX, Health, ScrapeEvent, ScrapeHandle, Scraper, TargetStatus};
 use windrose_proto::time::Clock;
 use windrose_query::scrape_status::{DroppedTarget, Target, TargetSource};

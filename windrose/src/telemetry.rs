@@ -15,7 +15,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 use windrose_collector::pipeline::JoinStats;
 use windrose_collector::receive::{
-    MetricProtocol, MetricProtocolStats, MetricReceiveStats, ProtocolStats, ReceiveStats, SampleReject,
+    MetricProtocol, MetricProtocolStats, MetricReceiveStats, ProtocolStats, PushedCounters, ReceiveStats, SampleReject,
 };
 use windrose_proto::model::IngestProtocol;
 use windrose_proto::reject::RejectReason;
@@ -72,6 +72,7 @@ metrics! {
     MetricReceiveSamples: Counter "windrose_metric_receive_samples", "pushed samples acknowledged: they are in the metric log";
     MetricReceiveRefusedRequests: Counter "windrose_metric_receive_refused_requests", "requests with metrics refused as a whole";
     MetricReceiveRejectedSamples: Counter "windrose_metric_receive_rejected_samples", "pushed samples that were not stored";
+    MetricReceivePushedCounters: Counter "windrose_metric_receive_pushed_counters", "resources of requests that pushed counters of proxies, by whether they are attached to edges";
     WalAppendedRecords: Counter "windrose_wal_appended_records", "records written to the write-ahead log";
     WalAppendedBytes: Counter "windrose_wal_appended_bytes", "their bytes, headers included";
     WalSyncs: Counter "windrose_wal_syncs", "successful fdatasync calls";
@@ -277,6 +278,9 @@ impl Sources {
             Metric::MetricReceiveRejectedSamples => {
                 self.per_metric_reason(SampleReject::ALL, SampleReject::as_str, MetricProtocolStats::rejected_samples)
             }
+            Metric::MetricReceivePushedCounters => PushedCounters::all()
+                .map(|result| sample(&[("result", result.as_str())], self.metric_receive.pushed(result)))
+                .collect(),
             Metric::WalAppendedRecords => one(loaded(&wal.appended_records)),
             Metric::WalAppendedBytes => one(loaded(&wal.appended_bytes)),
             Metric::WalSyncs => one(loaded(&wal.fsyncs)),

@@ -54,7 +54,7 @@ mod zipkin_protobuf;
 
 pub use compression::{ContentEncoding, decompress};
 pub use otlp_json::{decode_otlp_json, decode_otlp_logs_json};
-pub use otlp_metrics::{OtlpForm, OtlpSink, PointRefusal, walk_otlp_metrics};
+pub use otlp_metrics::{OtlpForm, OtlpSink, PointRefusal, Stat, walk_otlp_metrics};
 pub use otlp_protobuf::{decode_otlp_logs_protobuf, decode_otlp_protobuf};
 pub use rejections::Rejections;
 pub use remote_write::{

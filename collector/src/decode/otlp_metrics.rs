@@ -13,23 +13,29 @@
 //! | exponential histogram, delta temporality | none: refused with the cause |
 //! | resource | `job`, `instance`; what else it says as `target_info` |
 //!
-//! Start times are not used: a counter that fell was reset, as with scraped ones. (Envoy states them in
-//! microseconds.)
+//! Series have no start times: a counter that fell was reset, as with scraped ones.
+//!
+//! A sink may ask for metrics by name and gets their points as lines of a page besides ([`Stat`]), those of
+//! delta temporality too, with their start times.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use windrose_proto::Text;
 use windrose_proto::attributes::KeyValue;
 use windrose_proto::id::{SpanId, TraceId};
+use windrose_proto::span::Resource;
 use windrose_proto::time::UnixNanos;
 
 use super::DecodeError;
 use super::otlp_json::walk_metrics_json;
 use super::otlp_protobuf::walk_metrics_protobuf;
-use super::remote_write::RemoteSink;
+use super::remote_write::{RemoteLabels, RemoteSink};
 use super::sink::CappedAttributes;
 
 mod labels;
 mod names;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod translation;
@@ -61,6 +67,31 @@ pub enum PointRefusal {
 /// Takes series of a request one by one, and the count of the points that become none.
 pub trait OtlpSink: RemoteSink {
     fn refuse(&mut self, reason: PointRefusal, points: u64, cause: &dyn Fn() -> String);
+
+    /// Under which name the numbers of a metric are wanted as lines of a page, if they are.
+    fn page_name(&self, metric: &str, is_counter: bool) -> Option<String> {
+        let _unwanted = (metric, is_counter);
+        None
+    }
+
+    /// Takes a number of a metric that was asked for by [`Self::page_name`].
+    fn stat(&mut self, resource: &Arc<Resource>, stat: &Stat<'_>) {
+        let _unwanted = (resource, stat);
+    }
+}
+
+/// A number of a point, as a line of a proxy's page would tell it: of a histogram with the parts
+/// `_bucket`, `_sum` and `_count`, buckets containing those below them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stat<'a> {
+    /// Sorted by name, the metric's own name among them; nothing of the resource.
+    pub labels: RemoteLabels<'a>,
+    pub value: f64,
+    pub time: UnixNanos,
+    /// Since when it counts, where that is stated.
+    pub start: Option<UnixNanos>,
+    /// It counts since `start` only, not on from the point before.
+    pub is_delta: bool,
 }
 
 /// Walks an `ExportMetricsServiceRequest` that is not compressed.
@@ -120,6 +151,8 @@ pub(super) struct Metric {
 pub(super) struct Point {
     pub(super) attributes: CappedAttributes,
     pub(super) time: UnixNanos,
+    /// As stated; zero where it is not.
+    pub(super) start: UnixNanos,
     pub(super) flags: u32,
     pub(super) exemplars: Vec<PointExemplar>,
     pub(super) value: PointValue,
@@ -203,6 +236,7 @@ impl Point {
             Shape::Summary => PointValue::Summary(SummaryValue::default()),
             Shape::Nothing | Shape::Gauge | Shape::Sum | Shape::Exponential => PointValue::Number(None),
         };
-        Self { attributes: CappedAttributes::default(), time: UnixNanos::ZERO, flags: 0, exemplars: Vec::new(), value }
+        let (attributes, exemplars) = (CappedAttributes::default(), Vec::new());
+        Self { attributes, time: UnixNanos::ZERO, start: UnixNanos::ZERO, flags: 0, exemplars, value }
     }
 }

@@ -85,6 +85,9 @@ pub enum Origin {
 struct Previous {
     at: UnixNanos,
     age: Option<Age>,
+    /// How it followed on the one before, and when that was: a page may come in parts of one time.
+    sequel: Sequel,
+    since: UnixNanos,
 }
 
 /// How a page tells the age of its process.
@@ -139,7 +142,7 @@ pub struct Readings {
 }
 
 /// How this page follows on the last one.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sequel {
     First,
     Continued,
@@ -291,7 +294,7 @@ impl TargetState {
 
     /// Takes the differences and makes this page the previous one.
     pub(super) fn advance(&mut self, readings: &Readings, at: UnixNanos) -> Advance {
-        let sequel = self.sequel(readings);
+        let sequel = self.sequel(readings, at);
         let reset_groups = self.reset_groups(readings);
         let mut sums: HashMap<u32, Sums> = HashMap::new();
         let mut proxy = ProxyDelta { restarted: sequel == Sequel::Restarted, ..ProxyDelta::default() };
@@ -310,7 +313,8 @@ impl TargetState {
         }
         let interval = self.interval(at);
         let age = readings.age.or(self.previous.and_then(|previous| previous.age));
-        self.previous = Some(Previous { at, age });
+        let since = interval.map_or(at, TimeRange::start);
+        self.previous = Some(Previous { at, age, sequel, since });
         let edges = interval.map(|interval| self.deltas(sums, interval)).unwrap_or_default();
         let renumbering = self.scrape_number.is_multiple_of(FORGOTTEN_AFTER_SCRAPES).then(|| self.forget());
         Advance { interval, edges, proxy, renumbering }
@@ -318,12 +322,16 @@ impl TargetState {
 
     fn interval(&self, at: UnixNanos) -> Option<TimeRange> {
         let previous = self.previous?;
+        let since = if previous.at == at { previous.since } else { previous.at };
         // A clock that was set back yields an empty interval rather than an inverted one.
-        TimeRange::new(previous.at.min(at), at)
+        TimeRange::new(since.min(at), at)
     }
 
-    fn sequel(&self, readings: &Readings) -> Sequel {
+    fn sequel(&self, readings: &Readings, at: UnixNanos) -> Sequel {
         let Some(previous) = self.previous else { return Sequel::First };
+        if previous.at == at {
+            return previous.sequel;
+        }
         let is_restarted = match (previous.age, readings.age) {
             (Some(Age::Uptime(before)), Some(Age::Uptime(now))) => now < before,
             (Some(Age::Started(before)), Some(Age::Started(now))) => now > before + START_TOLERANCE_SECS,

@@ -39,13 +39,23 @@ impl LogIntake {
     pub(super) const fn new(log: Arc<CommitLog<Batch>>, clock: Arc<dyn Clock>) -> Self {
         Self { log, clock }
     }
+}
 
-    /// Logs what a scrape counted and hands it to the join. Nobody is told of it, so it need not wait
-    /// for the disk.
-    ///
-    /// # Errors
-    /// When the log cannot take it; the scrape interval is then missing from the edges.
-    pub async fn submit_counters(&self, tenant: TenantId, batch: CounterBatch) -> Result<(), IntakeError> {
+impl Intake for LogIntake {
+    async fn submit(&self, submission: Submission) -> Result<(), IntakeError> {
+        let record = record_of(&submission);
+        let Submission { body, decoded, .. } = submission;
+        // Spans share the body's buffer, so it stays in memory as long as they do.
+        let bytes = decoded.memory_bytes.saturating_add(body.len());
+        self.log
+            .append(record, Batch::Spans(decoded.spans), bytes)
+            .await
+            .map(drop)
+            .map_err(|error| IntakeError::of_log(&error))
+    }
+
+    /// Nobody is told of it, so it need not wait for the disk.
+    async fn submit_counters(&self, tenant: TenantId, batch: CounterBatch) -> Result<(), IntakeError> {
         let payload = batch.encode_to_vec();
         let arrived = self.clock.now();
         let record = Record::new(
@@ -58,20 +68,6 @@ impl LogIntake {
         let bytes = (batch.edges.len() + batch.proxy_spans.len()) * COUNTERS_BYTES;
         self.log
             .append_lazily(record, Batch::Counters(batch), bytes)
-            .await
-            .map(drop)
-            .map_err(|error| IntakeError::of_log(&error))
-    }
-}
-
-impl Intake for LogIntake {
-    async fn submit(&self, submission: Submission) -> Result<(), IntakeError> {
-        let record = record_of(&submission);
-        let Submission { body, decoded, .. } = submission;
-        // Spans share the body's buffer, so it stays in memory as long as they do.
-        let bytes = decoded.memory_bytes.saturating_add(body.len());
-        self.log
-            .append(record, Batch::Spans(decoded.spans), bytes)
             .await
             .map(drop)
             .map_err(|error| IntakeError::of_log(&error))

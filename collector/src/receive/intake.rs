@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use windrose_proto::tenant::TenantId;
+use windrose_proto::wire::CounterBatch;
 use windrose_store::wal::AppendError;
 
 use crate::decode::{BodyFormat, ContentEncoding, Decoded, Origin};
@@ -57,4 +58,11 @@ pub trait Intake: Send + Sync + 'static {
     /// Returns once the submission will survive a power cut. The future is dropped when the sender
     /// hangs up; what was submitted may be kept then, it is only not acknowledged.
     fn submit(&self, submission: Submission) -> impl Future<Output = Result<(), IntakeError>> + Send;
+
+    /// Logs what counters say about edges and hands it to the join.
+    fn submit_counters(
+        &self,
+        tenant: TenantId,
+        counters: CounterBatch,
+    ) -> impl Future<Output = Result<(), IntakeError>> + Send;
 }

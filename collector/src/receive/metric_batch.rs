@@ -1,13 +1,17 @@
 //! A request's samples on their way into a batch of the metric store, and the count of those that
 //! do not get there.
 
+use std::sync::Arc;
+
 use windrose_proto::limits;
 use windrose_proto::metric::{Exemplar, Labels, Metadata};
+use windrose_proto::span::Resource;
 use windrose_proto::time::UnixNanos;
 use windrose_store::metrics::{Append, AppendReport};
 
 use super::metric_stats::{MetricProtocolStats, SampleReject};
-use crate::decode::{OtlpSink, PointRefusal, RemoteSeries, RemoteSink};
+use crate::decode::{OtlpSink, PointRefusal, RemoteSeries, RemoteSink, Stat};
+use crate::metrics_map::pushed::{PushedPages, page_name};
 
 /// Samples may state times up to so far ahead, as with Prometheus: beyond that a clock is wrong.
 const FUTURE_MAX_MILLIS: i64 = 10 * 60 * 1000;
@@ -25,7 +29,10 @@ pub(super) struct MetricBatch {
     pub(super) rejected: Rejected,
     /// What the batch occupies, for admission.
     pub(super) memory_bytes: usize,
+    /// What of it counts for edges.
+    pub(super) pages: PushedPages,
     samples: usize,
+    lines: usize,
     latest_ms: i64,
 }
 
@@ -40,7 +47,8 @@ impl MetricBatch {
     pub(super) fn new(append: Append, now: UnixNanos) -> Self {
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let latest_ms = now.saturating_add(FUTURE_MAX_MILLIS);
-        Self { append, rejected: Rejected::default(), memory_bytes: 0, samples: 0, latest_ms }
+        let (rejected, pages) = (Rejected::default(), PushedPages::default());
+        Self { append, rejected, memory_bytes: 0, pages, samples: 0, lines: 0, latest_ms }
     }
 }
 
@@ -142,5 +150,18 @@ impl OtlpSink for MetricBatch {
             PointRefusal::Exponential => SampleReject::NativeHistogram,
         };
         self.rejected.count(reason, points, cause);
+    }
+
+    fn page_name(&self, metric: &str, is_counter: bool) -> Option<String> {
+        page_name(metric, is_counter)
+    }
+
+    fn stat(&mut self, resource: &Arc<Resource>, stat: &Stat<'_>) {
+        // As series they are refused for the same reasons, which is said there.
+        let is_too_new = stat.time.as_millis() > self.latest_ms.cast_unsigned();
+        if !is_too_new && self.lines < limits::SAMPLES_PER_REQUEST_MAX {
+            self.lines += 1;
+            self.memory_bytes += self.pages.push(resource, stat);
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::stats::RequestStats;
 
+use crate::metrics_map::pushed::Unattached;
+
 macro_rules! words {
     ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])* $name:ident => $wire:literal,)+ }) => {
         $(#[$meta])*
@@ -67,10 +69,35 @@ pub struct MetricProtocolStats {
     rejected_samples: [AtomicU64; SampleReject::ALL.len()],
 }
 
+/// What became of what one resource pushed of counters that edges are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PushedCounters {
+    Attached,
+    Unattached(Unattached),
+}
+
 /// Counters of all protocols.
 #[derive(Debug, Default)]
 pub struct MetricReceiveStats {
     protocols: [MetricProtocolStats; MetricProtocol::ALL.len()],
+    attached: AtomicU64,
+    unattached: [AtomicU64; Unattached::ALL.len()],
+}
+
+impl PushedCounters {
+    /// Every value, attached first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Attached).chain(Unattached::ALL.iter().map(|reason| Self::Unattached(*reason)))
+    }
+
+    /// The word used in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Unattached(reason) => reason.as_str(),
+        }
+    }
 }
 
 impl MetricReceiveStats {
@@ -78,6 +105,23 @@ impl MetricReceiveStats {
     #[must_use]
     pub fn protocol(&self, protocol: MetricProtocol) -> &MetricProtocolStats {
         &self.protocols[protocol as usize]
+    }
+
+    /// Resources of requests that pushed counters of proxies, by what became of them.
+    #[must_use]
+    pub fn pushed(&self, result: PushedCounters) -> u64 {
+        self.pushed_counter(result).load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_pushed(&self, result: PushedCounters) {
+        self.pushed_counter(result).fetch_add(1, Ordering::Relaxed);
+    }
+
+    const fn pushed_counter(&self, result: PushedCounters) -> &AtomicU64 {
+        match result {
+            PushedCounters::Attached => &self.attached,
+            PushedCounters::Unattached(reason) => &self.unattached[reason as usize],
+        }
     }
 }
 

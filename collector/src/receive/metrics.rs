@@ -1,5 +1,7 @@
 //! The way of every request with metrics: tenant, body, decode, store, counts.
 //!
+//! Counters of proxies are attached to edges besides, once they are stored (`pushed.rs`).
+//!
 //! What is good in a request is stored even if other samples of it are not: a sender does not send
 //! again what was answered with 400, so refusing the whole would lose the good ones too.
 
@@ -16,8 +18,10 @@ use super::body::read_body;
 use super::failure::Failure;
 use super::metric_batch::{MetricBatch, Rejected};
 use super::metric_stats::{MetricProtocol, MetricReceiveStats};
+use super::pushed::PushedToEdges;
 use super::{Intake, IntakeError, Receiver, otlp_metrics, remote_write};
 use crate::decode::{self, ContentEncoding, DecodeError, OtlpForm};
+use crate::metrics_map::pushed::PushedPages;
 
 /// Bodies up to here are decoded where they are received: at some 150 ns per sample of about
 /// 30 compressed bytes that is half a millisecond.
@@ -34,6 +38,7 @@ const EXPANSION: usize = 8;
 pub struct MetricReceiver<I> {
     pub(super) base: Arc<Receiver<I>>,
     store: MetricStore,
+    edges: Arc<PushedToEdges>,
     stats: Arc<MetricReceiveStats>,
 }
 
@@ -53,8 +58,8 @@ pub(super) enum MetricContent {
 
 impl<I: Intake> MetricReceiver<I> {
     #[must_use]
-    pub fn new(base: Arc<Receiver<I>>, store: MetricStore) -> Arc<Self> {
-        Arc::new(Self { base, store, stats: Arc::default() })
+    pub fn new(base: Arc<Receiver<I>>, store: MetricStore, edges: PushedToEdges) -> Arc<Self> {
+        Arc::new(Self { base, store, edges: Arc::new(edges), stats: Arc::default() })
     }
 
     /// The counters, for export.
@@ -123,13 +128,15 @@ impl<I: Intake> MetricReceiver<I> {
         let mut paid_bytes = message.body.len().saturating_mul(EXPANSION);
         account.pay(paid_bytes).await?;
         for _attempt in 0..STORE_ATTEMPTS {
-            let MetricBatch { append, mut rejected, memory_bytes, .. } = self.fill(&tenant, message.clone()).await?;
+            let MetricBatch { append, mut rejected, memory_bytes, pages, .. } =
+                self.fill(&tenant, message.clone()).await?;
             account.pay(memory_bytes.saturating_sub(paid_bytes)).await?;
             paid_bytes = paid_bytes.max(memory_bytes);
             match append.commit().await {
                 Ok(report) => {
                     self.stats.protocol(protocol).count_samples(report.stored + report.duplicates);
                     rejected.count_report(report);
+                    self.attach(&tenant, pages).await;
                     return Ok(rejected);
                 }
                 Err(AppendError::Expired { .. }) => {}
@@ -138,6 +145,25 @@ impl<I: Intake> MetricReceiver<I> {
         }
         // Only when the store lets series go all the time.
         Err(Failure::from(IntakeError::Internal))
+    }
+
+    /// Hands on what proxies counted. The samples are stored by now, so the sender is not told when this
+    /// fails, as a scraped proxy would not be.
+    async fn attach(&self, tenant: &TenantId, pages: PushedPages) {
+        if pages.is_empty() {
+            return;
+        }
+        let (edges, stats, whose) = (Arc::clone(&self.edges), Arc::clone(&self.stats), tenant.clone());
+        let taking = tokio::task::spawn_blocking(move || edges.take(&whose, pages, &stats));
+        let batches = match taking.await {
+            Ok(batches) => batches,
+            Err(error) => return tracing::error!(%error, "pushed counters could not be read"),
+        };
+        for counters in batches {
+            if let Err(error) = self.base.intake.submit_counters(tenant.clone(), counters).await {
+                tracing::error!(%error, "pushed counters are not stored; their interval is missing from edges");
+            }
+        }
     }
 
     /// Decoding that takes long must not hold up the other connections of this thread.

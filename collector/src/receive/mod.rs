@@ -38,6 +38,7 @@ mod metric_batch;
 mod metric_stats;
 mod metrics;
 mod otlp_metrics;
+mod pushed;
 mod remote_write;
 mod rpc_status;
 mod skywalking;
@@ -48,8 +49,9 @@ mod zipkin;
 
 use self::admission::Admission;
 pub use self::intake::{Intake, IntakeError, Submission};
-pub use self::metric_stats::{MetricProtocol, MetricProtocolStats, MetricReceiveStats, SampleReject};
+pub use self::metric_stats::{MetricProtocol, MetricProtocolStats, MetricReceiveStats, PushedCounters, SampleReject};
 pub use self::metrics::MetricReceiver;
+pub use self::pushed::{PushedToEdges, ScrapedProxies};
 pub use self::remote_write::REMOTE_WRITE_PATH;
 pub use self::stats::{ProtocolStats, ReceiveStats, RequestStats};
 

@@ -29,7 +29,9 @@ use tonic::transport::Channel;
 use windrose_proto::limits;
 use windrose_proto::model::IngestProtocol;
 use windrose_proto::reject::RejectReason;
+use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{ManualClock, UnixNanos};
+use windrose_proto::wire::CounterBatch;
 
 use super::rpc_status::{RetryInfo, Status};
 use super::{Intake, IntakeError, ReceiveOptions, Receiver, Submission};
@@ -43,6 +45,7 @@ const NOW: UnixNanos = UnixNanos(1_760_000_000_000_000_000);
 #[derive(Debug, Default)]
 struct Recorder {
     taken: Mutex<Vec<Submission>>,
+    counters: Mutex<Vec<CounterBatch>>,
     refuse: Mutex<Option<IntakeError>>,
 }
 
@@ -52,6 +55,11 @@ impl Intake for Recorder {
             return Err(error);
         }
         self.taken.lock().unwrap().push(submission);
+        Ok(())
+    }
+
+    async fn submit_counters(&self, _: TenantId, counters: CounterBatch) -> Result<(), IntakeError> {
+        self.counters.lock().unwrap().push(counters);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use windrose_proto::tenant::TenantId;
 use windrose_proto::time::Clock;
 use windrose_store::metrics::MetricStore;
 
@@ -20,6 +21,8 @@ use super::status::{DroppedTarget, StatusCell, TargetStatus};
 use super::target::{Resolved, Target, TargetKey, resolve_group};
 use super::worker::Worker;
 use crate::in_force::InForce;
+use crate::metrics_map::TargetIdentity;
+use crate::receive::ScrapedProxies;
 
 /// Scrapes everything that is configured. Make it with [`Scraper::new`], run it as one task.
 #[derive(Debug)]
@@ -99,6 +102,14 @@ impl ScrapeHandle {
     #[must_use]
     pub fn dropped(&self) -> Vec<DroppedTarget> {
         self.board.seen.lock().unwrap_or_else(PoisonError::into_inner).dropped.clone()
+    }
+}
+
+impl ScrapedProxies for ScrapeHandle {
+    /// Also if the target is down for now: its counters will be known again.
+    fn scrapes(&self, tenant: &TenantId, identity: &TargetIdentity) -> bool {
+        let seen = self.board.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.targets.iter().any(|target| target.counts_for(tenant, identity))
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use windrose_proto::metric::Metadata;
+use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
 
 use super::ScrapeReport;
 use super::relabel::LabelSet;
 use super::target::Target;
+use crate::metrics_map::TargetIdentity;
 
 /// Whether the last scrape went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +92,13 @@ impl StatusCell {
 
     pub(super) fn get(&self) -> TargetStatus {
         self.lock().clone()
+    }
+
+    /// Whether the target was scraped with success and may be `identity`.
+    pub(super) fn counts_for(&self, tenant: &TenantId, identity: &TargetIdentity) -> bool {
+        let status = self.lock();
+        let target = &status.target;
+        status.last_success.is_some() && target.pool.tenant == *tenant && target.identity.may_be(identity)
     }
 
     /// Notes whether the samples of a scrape are stored.

@@ -1,12 +1,15 @@
 //! Decoders of pushed metrics.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use prost::Message as _;
 use windrose_proto::metric::Metadata;
+use windrose_proto::span::Resource;
 
-use crate::decode::{OtlpForm, OtlpSink, PointRefusal, RemoteSeries, RemoteSink, walk_otlp_metrics};
+use crate::decode::{OtlpForm, OtlpSink, PointRefusal, RemoteSeries, RemoteSink, Stat, walk_otlp_metrics};
 
 /// Looks at everything that is handed on.
 #[derive(Default)]
@@ -33,6 +36,15 @@ impl OtlpSink for Seen {
     fn refuse(&mut self, _: PointRefusal, points: u64, cause: &dyn Fn() -> String) {
         assert!(points > 0 && !cause().is_empty());
         self.refused += points;
+    }
+
+    fn page_name(&self, metric: &str, _: bool) -> Option<String> {
+        Some(metric.to_owned())
+    }
+
+    fn stat(&mut self, _: &Arc<Resource>, stat: &Stat<'_>) {
+        assert!(stat.labels.windows(2).all(|pair| pair[0].0 < pair[1].0), "sorted and unique");
+        assert!(stat.start.is_none_or(|start| start <= stat.time));
     }
 }
 

@@ -17,13 +17,13 @@ use crate::support::{SHOWN_WITHIN, topology_of, window};
 /// Fewest and most calls of an edge that counters may show. They differ where Envoy counts no answer: a caller that hung
 /// up, and an injected fault, which never reaches the cluster that is counted.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counted {
+pub(crate) struct Counted {
     least: u64,
     most: u64,
 }
 
 /// From the gateways' and sidecars' own access logs of the whole run.
-fn logged(truth: &Truth) -> BTreeMap<Pair, Counted> {
+pub(crate) fn logged(truth: &Truth) -> BTreeMap<Pair, Counted> {
     let mut edges: BTreeMap<Pair, Counted> = BTreeMap::new();
     for total in truth.totals.iter().filter(|total| total.listener != "inbound") {
         let Some(callee) = target(&total.cluster) else { continue };
@@ -55,7 +55,7 @@ fn refused(total: &ProxyTotal) -> u64 {
     if total.listener == "gateway" { codes.sum() } else { 0 }
 }
 
-fn differences(answer: &Topology, expect: &BTreeMap<Pair, Counted>) -> Result<(), String> {
+pub(crate) fn differences(answer: &Topology, expect: &BTreeMap<Pair, Counted>) -> Result<(), String> {
     let edges = answer.edges();
     let mut wrong = Vec::new();
     for (pair, expect) in expect {
@@ -70,7 +70,7 @@ fn differences(answer: &Topology, expect: &BTreeMap<Pair, Counted>) -> Result<()
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-fn check_coverage(pair: &Pair, edge: Edge<'_>) {
+pub(crate) fn check_coverage(pair: &Pair, edge: Edge<'_>) {
     let counters = edge.number("/evidence/counter_requests");
     let total = edge.number("/calls/total");
     assert_eq!(edge.text("/calls/source"), "counter", "{pair:?}");

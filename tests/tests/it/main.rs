@@ -16,6 +16,7 @@ mod hostile;
 mod otlp_metrics;
 mod overrides;
 mod prometheus;
+mod pushed;
 mod receive;
 mod seed;
 mod support;

@@ -130,6 +130,7 @@ impl Walker<'_> {
         while let Some(name) = self.reader.next_member(&mut object)? {
             match (&mut point.value, name.content().as_ref()) {
                 (_, b"timeUnixNano" | b"time_unix_nano") => point.time = self.time()?,
+                (_, b"startTimeUnixNano" | b"start_time_unix_nano") => point.start = self.time()?,
                 (_, b"flags") => point.flags = self.reader.lenient_u32()?,
                 (_, b"attributes") => self.attributes(&mut |attribute| point.attributes.push(attribute))?,
                 (_, b"exemplars") => {

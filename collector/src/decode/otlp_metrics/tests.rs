@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -10,8 +12,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
 use prost::Message as _;
 use windrose_proto::metric::{Labels, Metadata, is_stale_marker};
+use windrose_proto::span::Resource as Shared;
 
-use super::{OtlpForm, OtlpSink, PointRefusal, walk_otlp_metrics};
+use super::{OtlpForm, OtlpSink, PointRefusal, Stat, walk_otlp_metrics};
 use crate::decode::remote_write::{RemoteSeries, RemoteSink};
 
 const SECOND: u64 = 1_000_000_000;
@@ -47,6 +50,44 @@ impl RemoteSink for Seen {
 impl OtlpSink for Seen {
     fn refuse(&mut self, reason: PointRefusal, points: u64, cause: &dyn Fn() -> String) {
         self.0.push(format!("! {points} {reason:?} {}", cause()));
+    }
+}
+
+/// What is handed on as lines of a page.
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl RemoteSink for Lines {
+    fn series(&mut self, _: &RemoteSeries<'_>) {}
+
+    fn metadata(&mut self, _: &str, _: Metadata) {}
+}
+
+impl OtlpSink for Lines {
+    fn refuse(&mut self, _: PointRefusal, _: u64, _: &dyn Fn() -> String) {}
+
+    fn page_name(&self, metric: &str, is_counter: bool) -> Option<String> {
+        let name = metric.strip_prefix("envoy.")?.replace('.', "_");
+        Some(if is_counter { format!("{name}_counted") } else { name })
+    }
+
+    fn stat(&mut self, _: &Arc<Shared>, stat: &Stat<'_>) {
+        let labels = Labels::from_pairs(stat.labels.iter().copied());
+        let start = stat.start.map_or_else(|| "?".to_owned(), |start| (start.0 / SECOND).to_string());
+        let delta = if stat.is_delta { " delta" } else { "" };
+        self.0.push(format!("{labels} {start}..{}={}{delta}", stat.time.0 / SECOND, stat.value));
+    }
+}
+
+#[track_caller]
+fn check_lines(metric: Metric, expect: &[&str]) {
+    let request = request(&[("service.name", "edge")], vec![metric]);
+    for (form, body) in
+        [(OtlpForm::Protobuf, request.encode_to_vec()), (OtlpForm::Json, serde_json::to_vec(&request).unwrap())]
+    {
+        let mut lines = Lines::default();
+        walk_otlp_metrics(form, &body.into(), &mut lines).unwrap();
+        assert_eq!(lines.0, expect, "{form:?}");
     }
 }
 
@@ -108,6 +149,47 @@ fn sum(aggregation_temporality: i32, is_monotonic: bool, data_points: Vec<Number
 }
 
 use number_data_point::Value::{AsDouble, AsInt};
+
+/// As Envoy's sink states them: a start in microseconds, then one in nanoseconds, then none.
+#[test]
+fn asked_for_points_are_lines_of_a_page() {
+    let since = |start, value| NumberDataPoint {
+        start_time_unix_nano: start,
+        ..number(&[("cluster_name", "users")], 1_760_000_010, AsInt(value))
+    };
+    let points = vec![since(1_760_000_000_000_000, 3), since(1_760_000_000_000_000_000, 4), since(0, 5)];
+    check_lines(
+        metric("envoy.rq", "", sum(DELTA, true, points.clone())),
+        &[
+            r#"{__name__="rq_counted", cluster_name="users"} 1760000000..1760000010=3 delta"#,
+            r#"{__name__="rq_counted", cluster_name="users"} 1760000000..1760000010=4 delta"#,
+            r#"{__name__="rq_counted", cluster_name="users"} ?..1760000010=5 delta"#,
+        ],
+    );
+    check_lines(
+        metric("envoy.active", "", gauge(points[2..].to_vec())),
+        &[r#"{__name__="active", cluster_name="users"} ?..1760000010=5"#],
+    );
+    check_lines(metric("other.rq", "", sum(CUMULATIVE, true, points)), &[]);
+    let time = HistogramDataPoint {
+        time_unix_nano: 10 * SECOND,
+        count: 4,
+        sum: Some(1.5),
+        bucket_counts: vec![1, 2, 1],
+        explicit_bounds: vec![0.5, 5.0],
+        ..HistogramDataPoint::default()
+    };
+    let histogram = Histogram { data_points: vec![time], aggregation_temporality: CUMULATIVE };
+    check_lines(
+        metric("envoy.time", "ms", metric::Data::Histogram(histogram)),
+        &[
+            r#"{__name__="time_bucket", le="0.5"} ?..10=1"#,
+            r#"{__name__="time_bucket", le="5"} ?..10=3"#,
+            r#"{__name__="time_sum"} ?..10=1.5"#,
+            r#"{__name__="time_count"} ?..10=4"#,
+        ],
+    );
+}
 
 #[test]
 fn gauges_and_sums() {

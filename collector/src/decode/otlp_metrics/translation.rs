@@ -11,13 +11,14 @@ use windrose_proto::time::UnixNanos;
 
 use super::labels::{Identity, PointLabels, value_text};
 use super::names::{NameKind, metric_name, unit_name};
+use super::stats::hand_on;
 use super::{
     HistogramValue, Metric, OtlpSink, Point, PointExemplar, PointRefusal, PointValue, Shape, SummaryValue, Temporality,
 };
 use crate::decode::remote_write::{RemoteExemplar, RemoteLabels, RemoteSeries};
 
 /// The flag of a point that says that its series has ended.
-const NO_RECORDED_VALUE: u32 = 1;
+pub(super) const NO_RECORDED_VALUE: u32 = 1;
 
 /// Most bounds of one histogram: SDKs have about 15, Envoy 19. Each is a series.
 const BOUNDS_MAX: usize = 1024;
@@ -83,6 +84,7 @@ impl<'s> Translation<'s> {
         if metric.points.is_empty() {
             return;
         }
+        hand_on(metric, &self.resource, self.sink);
         let points = metric.points.len() as u64;
         if let Some((reason, cause)) = refusal_of_all(metric) {
             return self.sink.refuse(reason, points, &|| named(cause));
@@ -251,7 +253,7 @@ fn sample<'s>(
 }
 
 /// Whether the parts of a histogram fit together.
-fn check(histogram: &HistogramValue) -> Result<(), Refused> {
+pub(super) fn check(histogram: &HistogramValue) -> Result<(), Refused> {
     let HistogramValue { bucket_counts, bounds, .. } = histogram;
     if bounds.len() > BOUNDS_MAX {
         return Err((PointRefusal::Unreadable, "a histogram of more than 1024 bounds"));

@@ -6,10 +6,10 @@
 //! Metric              1 name  2 description  3 unit  5 gauge  7 sum  9 histogram
 //!                     10 exponential_histogram  11 summary
 //! Gauge, Sum, …       1 data_points  2 aggregation_temporality  3 is_monotonic
-//! NumberDataPoint     3 time  4 as_double  5 exemplars  6 as_int  7 attributes  8 flags
-//! HistogramDataPoint  3 time  4 count  5 sum  6 bucket_counts  7 explicit_bounds  8 exemplars
+//! NumberDataPoint     2 start  3 time  4 as_double  5 exemplars  6 as_int  7 attributes  8 flags
+//! HistogramDataPoint  2 start  3 time  4 count  5 sum  6 bucket_counts  7 explicit_bounds  8 exemplars
 //!                     9 attributes  10 flags
-//! SummaryDataPoint    3 time  4 count  5 sum  6 quantile_values (1 quantile  2 value)
+//! SummaryDataPoint    2 start  3 time  4 count  5 sum  6 quantile_values (1 quantile  2 value)
 //!                     7 attributes  8 flags
 //! Exemplar            2 time  3 as_double  4 span_id  5 trace_id  6 as_int  7 filtered_attributes
 //! ```
@@ -136,6 +136,7 @@ impl<'a> Walker<'a> {
         while let Some(field) = fields.next()? {
             // Three layouts that agree on little more than the time.
             match (&mut point.value, field.number) {
+                (_, 2) => point.start = UnixNanos(field.fixed64()?),
                 (_, 3) => point.time = UnixNanos(field.fixed64()?),
                 (PointValue::Number(value), 4) => *value = Some(f64::from_bits(field.fixed64()?)),
                 (PointValue::Number(value), 6) => *value = Some(field.fixed64()?.cast_signed() as f64),

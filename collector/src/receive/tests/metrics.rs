@@ -14,7 +14,18 @@ use windrose_store::metrics::{MetricConfig, MetricStore, ReadLimits, SeriesSlice
 use windrose_store::sealed::WriterName;
 
 use super::*;
-use crate::receive::{MetricProtocol, MetricReceiver, SampleReject};
+use crate::in_force::InForce;
+use crate::metrics_map::TargetIdentity;
+use crate::receive::{MetricProtocol, MetricReceiver, PushedToEdges, SampleReject, ScrapedProxies};
+
+#[derive(Debug)]
+struct NothingScraped;
+
+impl ScrapedProxies for NothingScraped {
+    fn scrapes(&self, _: &TenantId, _: &TargetIdentity) -> bool {
+        false
+    }
+}
 
 /// The ports of OTLP with a store behind them.
 struct MetricApp {
@@ -32,7 +43,8 @@ impl MetricApp {
         let opening = MetricStore::open(disk, Path::new("/metrics"), config, Arc::clone(&clock) as _, tables, writer);
         let store = opening.await.unwrap().0;
         let base = Receiver::new(Arc::new(Recorder::default()), clock, options);
-        let receiver = MetricReceiver::new(Arc::clone(&base), store.clone());
+        let edges = PushedToEdges::new(NOW, InForce::default(), Arc::new(NothingScraped));
+        let receiver = MetricReceiver::new(Arc::clone(&base), store.clone(), edges);
         let grpc = serve(base.grpc_router().merge(receiver.otlp_grpc_router())).await;
         let http = serve(base.otlp_http_router().merge(receiver.otlp_http_router())).await;
         Self { receiver, store, grpc, http }
