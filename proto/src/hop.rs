@@ -246,6 +246,8 @@ pub struct Derived {
     pub hops: Vec<Hop>,
     /// One per distinct span, in the order they were taken up (start, end descending, id, kind).
     pub verdicts: Vec<SpanVerdict>,
+    /// Access log entries of spans that were received: they confirm these and add nothing (L0).
+    pub confirmations: u32,
     /// What the trace leaves open, asked again even when a fact answers it: the answer may change.
     pub questions: SmallVec<[Question; 1]>,
 }

@@ -319,7 +319,13 @@ impl Sources {
             Metric::JoinArchiveErrors => one(counts.archive_errors),
             Metric::JoinSpanUses => {
                 let uses = counts.uses;
-                let of = [("hop", uses.hop), ("local", uses.local), ("phase", uses.phase), ("unlinked", uses.unlinked)];
+                let of = [
+                    ("hop", uses.hop),
+                    ("local", uses.local),
+                    ("phase", uses.phase),
+                    ("unlinked", uses.unlinked),
+                    ("confirmed", uses.confirmed),
+                ];
                 of.map(|(word, spans)| sample(&[("use", word)], spans.max(0) as u64)).into()
             }
             Metric::JoinFacts => vec![

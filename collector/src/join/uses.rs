@@ -14,13 +14,15 @@ pub struct SpanUses {
     pub phase: i64,
     /// In no hop, with a reason that `/api/v1/explain` tells.
     pub unlinked: i64,
+    /// Access log entries of spans that were received.
+    pub confirmed: i64,
 }
 
 impl SpanUses {
     /// The uses of a derived trace; facts of other traces are no spans and are left out.
     #[must_use]
     pub fn of(derived: &Derived) -> Self {
-        let mut uses = Self::default();
+        let mut uses = Self { confirmed: derived.confirmations.into(), ..Self::default() };
         for verdict in derived.verdicts.iter().filter(|verdict| !verdict.is_fact) {
             let is_local = |hop: &u32| derived.hops[*hop as usize].direction == Direction::Local;
             match &verdict.usage {
@@ -36,7 +38,7 @@ impl SpanUses {
     /// All spans.
     #[must_use]
     pub const fn sum(self) -> i64 {
-        self.hop + self.local + self.phase + self.unlinked
+        self.hop + self.local + self.phase + self.unlinked + self.confirmed
     }
 
     /// Adds `new` in the place of `old`.
@@ -45,5 +47,6 @@ impl SpanUses {
         self.local += new.local - old.local;
         self.phase += new.phase - old.phase;
         self.unlinked += new.unlinked - old.unlinked;
+        self.confirmed += new.confirmed - old.confirmed;
     }
 }

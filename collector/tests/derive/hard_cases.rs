@@ -193,6 +193,96 @@ fn two_server_halves_with_one_id() {
     );
 }
 
+/// Zipkin's reporters say `shared` of a server half whose client half they do not send, also at the root.
+#[test]
+fn a_shared_id_at_the_root_is_no_orphan() {
+    let derived = check(
+        "a - server 0..100 zipkin:edge get shared=1 http.status_code=200 http.path=/x
+         b a client 10..90 zipkin:edge get http.status_code=200
+         b a server 11..89 zipkin:orders get shared=1 http.status_code=200 http.path=/x",
+        "(unknown) -> edge unknown D9 server 200 (unknown_peer)
+         edge -> orders east_west D5 both 200
+         entry unknown: no_gateway",
+    );
+    assert!(derived.request.missing_parents.is_empty());
+}
+
+/// Nginx counts in milliseconds.
+#[test]
+fn a_request_that_took_no_time_is_a_request() {
+    let derived = check(
+        "1 - server 5..5 nginx:edge GET_/ http.status_code=200 url.path=/
+         2 1 server 5..5 app:orders get http.response.status_code=200",
+        "(client) -> edge north_south D1 server 200
+         edge -> orders north_south D4 server 200
+         entry /",
+    );
+    assert_eq!(derived.hops[1].server_nanos, Some(0));
+}
+
+/// The retries of one request are one call, also when the span that made them never came.
+#[test]
+fn attempts_of_a_span_that_never_came_are_one_call() {
+    check(
+        "1 9 server 0..40 sidecar:users:7 ingress http.status_code=503 response_flags=- upstream_cluster=inbound|80|| error=true
+         2 9 server 50..80 sidecar:users:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||
+         3 9 server 90..99 sidecar:users:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||",
+        "(unknown) -> users unknown D9 server 503 fault=upstream ERROR superseded (parent_never_received)
+         (unknown) -> users unknown D9 server 200 retry=1 (parent_never_received)
+         (unknown) -> users unknown D9 server 200 (parent_never_received)
+         entry unknown: parent_never_received",
+    );
+}
+
+/// The gateway's attempt never came: the callee that lacks its caller is the one it called, and the call is one.
+#[test]
+fn an_attempt_that_never_came_is_between_the_two() {
+    check(
+        "1 - server 0..100 router:ingress ingress http.method=GET http.url=http://s/api/orders http.status_code=200 response_flags=- upstream_cluster=outbound|80||orders.shop.svc.cluster.local
+         3 9 server 5..95 sidecar:orders:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||",
+        "(client) -> ingress north_south D1 server 200
+         ingress -> orders north_south D4 server 200
+         entry GET /api/orders",
+    );
+    // The first of two attempts, with a span per attempt at the sidecar too.
+    check(
+        "1 - server 0..100 sidecar:orders ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||
+         2 1 server 1..90 sidecar:orders egress http.url=http://users.shop.svc.cluster.local/u http.status_code=200 response_flags=- upstream_cluster=outbound|80||users.shop.svc.cluster.local
+         4 2 client 50..89 attempt:orders router_x_egress upstream_address=10.0.0.7:80 http.status_code=200 response_flags=- upstream_cluster=outbound|80||users.shop.svc.cluster.local retry.count=1
+         5 9 server 3..40 sidecar:users:7 ingress http.status_code=503 response_flags=- upstream_cluster=inbound|80|| error=true
+         6 4 server 51..88 sidecar:users:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||",
+        "(unknown) -> orders unknown D9 server 200 (unknown_peer)
+         orders -> users east_west D5 server 503 fault=upstream ERROR superseded
+         orders -> users east_west D5 both 200 retry=1
+         entry unknown: parent_never_received",
+    );
+    // The sidecar's span, between an application's and two attempts.
+    check(
+        "1 - server 0..100 app:orders get http.response.status_code=200
+         2 1 client 1..90 app:orders get server.address=users.shop.svc.cluster.local http.response.status_code=200
+         5 9 server 3..40 sidecar:users:7 ingress http.status_code=503 response_flags=- upstream_cluster=inbound|80|| error=true
+         6 9 server 51..88 sidecar:users:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||",
+        "(unknown) -> orders unknown D9 server 200 (unknown_peer)
+         orders -> users east_west D5 both 503 fault=upstream ERROR superseded
+         orders -> users east_west D5 both 200 retry=1
+         entry unknown: parent_never_received",
+    );
+}
+
+/// `c` shares the id of its caller, which never came; `b` called that caller.
+#[test]
+fn a_shared_id_whose_caller_never_came_has_an_unknown_caller() {
+    check(
+        "a - server 0..100 zipkin:edge get http.status_code=200 http.path=/x
+         b a client 10..90 zipkin:edge get http.status_code=200
+         c b server 30..60 zipkin:users get shared=1 http.status_code=200 http.path=/u",
+        "(unknown) -> edge unknown D9 server 200 (unknown_peer)
+         edge -> (unknown) unknown D9 client 200
+         (unknown) -> users unknown D9 server 200 (parent_never_received)
+         entry unknown: parent_never_received",
+    );
+}
+
 #[test]
 fn a_gateway_retries_and_times_out() {
     check(

@@ -7,10 +7,10 @@ use windrose_tests::places;
 use windrose_tests::replay::{Plan, shift_to_now};
 use windrose_tests::server::{Home, TestServer};
 use windrose_tests::topology::{Topology, Window};
-use windrose_tests::truth::{Tracer, Truth};
+use windrose_tests::truth::{Tracer, Truth, UNKNOWN};
 use windrose_tests::wait::until;
 
-use crate::support::{SHOWN_WITHIN, topology_of, window};
+use crate::support::{SHOWN_WITHIN, accounted, topology_of, window};
 
 const SEED: u64 = 7;
 
@@ -83,6 +83,49 @@ async fn late() {
     late.send(&server.ports()).await;
     let answer = reference.equals(&server).await;
     assert!(evidence(&answer, "late") > 0.0, "no edge shows a late span");
+}
+
+/// Everything a network does to messages, but losing them, and a clock that is 40 ms ahead: the edges are still what
+/// the client and the applications logged.
+#[tokio::test]
+async fn everything_at_once() {
+    let folder = places::capture("full");
+    let capture = Capture::load(&folder);
+    let truth = Truth::load(&folder, Tracer::OpenTelemetry).edges();
+    let server = Home::brisk().start().await;
+    let plan =
+        Plan::new(&capture, shift_to_now(&capture)).skewed("payments.shop", 40).doubled(SEED, 0.05).shuffled(SEED);
+    let (punctual, late) = plan.split_late(SEED, 0.1);
+    let traces = punctual.traces().len();
+    punctual.send(&server.ports()).await;
+    settled(&server.http(), traces).await;
+    late.send(&server.ports()).await;
+    topology_of(&server.http(), window(), &truth).await;
+    accounted(&server).await;
+}
+
+/// What never came is said to be missing and not made up: no edge that was not, no call too many.
+#[tokio::test]
+async fn dropped() {
+    let folder = places::capture("full");
+    let capture = Capture::load(&folder);
+    let truth = Truth::load(&folder, Tracer::OpenTelemetry).edges();
+    let server = Home::brisk().start().await;
+    let plan = Plan::new(&capture, shift_to_now(&capture)).dropped(SEED, 0.1).shuffled(SEED);
+    let traces = plan.traces().len();
+    plan.send(&server.ports()).await;
+    let http = server.http();
+    settled(&http, traces).await;
+    let answer = Topology::fetch(&http, &window().parameters()).await.unwrap();
+    for (pair, edge) in answer.edges() {
+        let is_open = [&pair.0, &pair.1].into_iter().any(|name| name == UNKNOWN);
+        let happened = truth.get(&pair).map_or(0, |edge| edge.calls);
+        assert!(is_open || edge.calls() <= happened, "{pair:?}: {} calls of {happened}", edge.calls());
+    }
+    let reasons = answer.raw["unresolved"].as_array().unwrap();
+    let missing = reasons.iter().find(|hole| hole["reason"] == "parent_never_received");
+    assert!(missing.is_some_and(|hole| hole["count"].as_u64() > Some(0)), "nothing is said to be missing: {reasons:?}");
+    accounted(&server).await;
 }
 
 /// Waits until so many traces are settled: each has its request row then.

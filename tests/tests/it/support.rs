@@ -6,6 +6,7 @@ use std::time::Duration;
 use windrose_proto::time::{Clock as _, SystemClock};
 use windrose_tests::client::Http;
 use windrose_tests::judge;
+use windrose_tests::server::TestServer;
 use windrose_tests::topology::{Topology, Window};
 use windrose_tests::truth::{EdgeTruth, Pair};
 use windrose_tests::wait::until;
@@ -30,4 +31,14 @@ pub(crate) fn topology_of(
         judge::verdict(&judge::edges(&answer, truth))?;
         Ok::<_, String>(answer)
     })
+}
+
+/// Every span that was stored is used for something, or named with the reason why not.
+pub(crate) async fn accounted(server: &TestServer) {
+    until("every stored span to be accounted for", SHOWN_WITHIN, async || {
+        let uses = server.sum_of("windrose_join_span_uses").await;
+        let stored = server.metric("windrose_join_stored_spans_total").await;
+        if stored > 0.0 && uses == stored { Ok(()) } else { Err(format!("{stored} stored, {uses} used")) }
+    })
+    .await;
 }

@@ -5,34 +5,68 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use windrose_proto::hop::Node;
+use windrose_proto::id::SpanId;
 use windrose_proto::model::{Direction, Protocol, Vantage};
 
 use super::hops::Draft;
 use super::rows::{RowId, Rows};
 use super::tree::Intervals;
 
-/// Q1, Q2: several callee entries under one span that covers all attempts are the attempts. Each
+/// Q1, Q1b, Q2: several callee entries under one span that covers all attempts are the attempts. Each
 /// shows its own outcome; the last one shows what the caller got and how long it waited.
 pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
-    let mut by_call: HashMap<RowId, Vec<usize>> = HashMap::new();
+    let mut by_call: HashMap<CallKey, Vec<usize>> = HashMap::new();
     for (index, draft) in drafts.iter().enumerate() {
-        let is_candidate = draft.pair.server.is_some() && may_be_attempt(draft);
-        if let Some(client) = draft.pair.client.filter(|client| is_candidate && covers_all_attempts(rows, *client)) {
-            by_call.entry(client).or_default().push(index);
+        if let Some(key) = CallKey::of(rows, draft) {
+            by_call.entry(key).or_default().push(index);
         }
     }
-    for mut attempts in by_call.into_values().filter(|attempts| attempts.len() > 1) {
+    for (key, mut attempts) in by_call.into_iter().filter(|(_, attempts)| attempts.len() > 1) {
         attempts.sort_by_key(|index| {
             let server = drafts[*index].pair.server.map(|server| rows.get(server).span.start);
             (server, *index)
         });
-        let last = attempts.len() - 1;
-        for (number, index) in attempts.into_iter().enumerate() {
-            let draft = &mut drafts[index];
-            draft.hop.retry = u8::try_from(number).unwrap_or(u8::MAX);
-            if number < last {
-                show_own_outcome(rows, draft);
+        let mut number = 0_u8;
+        let mut previous: Option<usize> = None;
+        for index in attempts {
+            let follows = previous.is_some_and(|previous| key.is_next_attempt(&drafts[previous]));
+            number = if follows { number.saturating_add(1) } else { 0 };
+            if let Some(previous) = previous.filter(|_| follows) {
+                show_own_outcome(rows, &mut drafts[previous]);
             }
+            drafts[index].hop.retry = number;
+            previous = Some(index);
+        }
+    }
+}
+
+/// What the callee entries of one call have in common.
+#[derive(PartialEq, Eq, Hash)]
+enum CallKey {
+    /// The span that covers all attempts.
+    Span(RowId),
+    /// Q1b: the span that made them never came; they name it, and went to one service.
+    Missing { parent: SpanId, node: u32 },
+}
+
+impl CallKey {
+    /// `None` for what was not tried more than once, as far as can be told.
+    fn of(rows: &Rows<'_>, draft: &Draft) -> Option<Self> {
+        let server = draft.pair.server.filter(|_| may_be_attempt(draft))?;
+        let Some(client) = draft.pair.client else {
+            let entry = rows.get(server);
+            let parent = entry.span.parent_span_id.filter(|_| entry.misses_parent())?;
+            return entry.kind.is_envoy_family().then_some(Self::Missing { parent, node: entry.node });
+        };
+        (covers_all_attempts(rows, client) || draft.pair.is_adopted).then_some(Self::Span(client))
+    }
+
+    /// Whether what follows `earlier` tried the same again. A span that makes one call says so by itself; of one that
+    /// never came only a failure does.
+    fn is_next_attempt(&self, earlier: &Draft) -> bool {
+        match self {
+            Self::Span(_) => true,
+            Self::Missing { .. } => earlier.hop.error,
         }
     }
 }
@@ -95,7 +129,9 @@ enum RequestKey<'d> {
 }
 
 fn request_of<'d>(rows: &Rows<'_>, draft: &'d Draft) -> RequestKey<'d> {
-    if let Some(client) = draft.pair.client.filter(|client| covers_all_attempts(rows, *client)) {
+    // One adopted is an attempt beside those that came.
+    let is_one = |client: &RowId| !draft.pair.is_adopted && covers_all_attempts(rows, *client);
+    if let Some(client) = draft.pair.client.filter(is_one) {
         return RequestKey::Span(client);
     }
     let name = |node: &'d Node| (&*node.service, node.namespace.as_deref());

@@ -70,7 +70,20 @@ pub(super) fn link(rows: &mut Rows<'_>) {
             rows.get_mut(id).parent = Some(parent);
         }
     }
+    for id in rows.ids() {
+        if is_orphan(rows.get(id))
+            && let Some(call) = calls.unanswered(rows, id, &claimed)
+        {
+            claimed[call as usize] = true;
+            rows.get_mut(id).parent = Some(call);
+        }
+    }
     split_gateways(rows);
+}
+
+/// A span that entered its process, and whose parent never came.
+fn is_orphan(row: &Row<'_>) -> bool {
+    !row.is_entry_of_log() && row.vantage == Vantage::Downstream && row.misses_parent() && !row.is_outbound_sidecar()
 }
 
 /// L3: an entry of a gateway whose attempts were received as spans is its way in only.
@@ -133,14 +146,31 @@ impl<'a> Calls<'a> {
         let over_connection = caller.and_then(|caller| self.by_connection.get(&caller));
         let to_service = || self.by_service.get(&*row.identity.service);
         over_connection
-            .and_then(|calls| best(rows, id, calls, |_| false))
-            .or_else(|| best(rows, id, to_service()?, |call| claimed[call as usize]))
+            .and_then(|calls| best(rows, id, calls, |_| true, |_| false))
+            .or_else(|| best(rows, id, to_service()?, |_| true, |call| claimed[call as usize]))
+    }
+
+    /// L4: the call to the service of the span `id` that is known from its entry alone and that nobody has answered: the
+    /// span between the two never came.
+    fn unanswered(&self, rows: &Rows<'a>, id: RowId, claimed: &[bool]) -> Option<RowId> {
+        let start = rows.get(id).span.start;
+        let is_open = |call: RowId| {
+            let row = rows.get(call);
+            row.is_entry_of_log() && !claimed[call as usize] && covers(row.span, start)
+        };
+        best(rows, id, self.by_service.get(&*rows.get(id).identity.service)?, is_open, |_| false)
     }
 }
 
 /// The call that fits best: one that nobody has answered yet, that covers the start of `id`, and
 /// that began last; clocks of two nodes may disagree, so one that does not cover it fits as well.
-fn best(rows: &Rows<'_>, id: RowId, calls: &[RowId], is_claimed: impl Fn(RowId) -> bool) -> Option<RowId> {
+fn best(
+    rows: &Rows<'_>,
+    id: RowId,
+    calls: &[RowId],
+    is_candidate: impl Fn(RowId) -> bool,
+    is_claimed: impl Fn(RowId) -> bool,
+) -> Option<RowId> {
     let row = rows.get(id);
     let fits = |call: &RowId| {
         let other = rows.get(*call);
@@ -149,7 +179,7 @@ fn best(rows: &Rows<'_>, id: RowId, calls: &[RowId], is_claimed: impl Fn(RowId) 
             (Some(endpoint), Some(ip)) => endpoint.ip() == ip,
             _ => true,
         };
-        *call != id && other.node != row.node && same_address
+        *call != id && other.node != row.node && same_address && is_candidate(*call)
     };
     let begun = calls.partition_point(|call| rows.get(*call).span.start <= row.span.start);
     let earlier = calls[..begun].iter().rev().take(STEPS_MAX);

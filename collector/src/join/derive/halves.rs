@@ -1,10 +1,12 @@
-//! Which spans are the two halves of a hop (rules W, A1–A5, A7, A8), and which are in none.
+//! Which spans are the two halves of a hop (rules W, A1–A5, A7–A9), and which are in none.
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
+use windrose_proto::id::SpanId;
 use windrose_proto::model::{Fault, NodeRole, ProxyKind, Reason, Rule, Vantage};
 use windrose_proto::normal::{Destination, Leg};
+use windrose_proto::time::UnixNanos;
 
 use super::outcomes::spawns_attempts;
 use super::rows::{Row, RowId, Rows};
@@ -37,6 +39,8 @@ pub(super) struct Pair {
     pub(super) via: Option<RowId>,
     /// No span shows the hop: a proxy that makes no client spans sent it here (A4).
     pub(super) inferred: Option<Arc<Destination>>,
+    /// The span of the attempt between the two never came (A9).
+    pub(super) is_adopted: bool,
 }
 
 /// All pairs, and why a row is in none.
@@ -63,8 +67,9 @@ pub(super) fn pair(rows: &Rows<'_>, visits: &Visits) -> Plan {
     pairing.waypoints();
     pairing.entries();
     pairing.single_spans();
-    pairing.client_halves();
-    pairing.silent_proxies();
+    let orphans = Orphans::of(rows, &pairing.plan.pairs);
+    pairing.client_halves(&orphans);
+    pairing.silent_proxies(&orphans);
     pairing.plan
 }
 
@@ -81,7 +86,7 @@ impl<'a> Pairing<'_, 'a> {
             let got_copy = !self.row(client).mirror && server.is_some_and(|server| self.row(server).mirror);
             self.taken[client as usize] |= !got_copy;
         }
-        self.plan.pairs.push(Pair { client, server, via, inferred: None });
+        self.plan.pairs.push(Pair { client, server, via, inferred: None, is_adopted: false });
     }
 
     /// A5: one hop from source to destination; the waypoint is between them.
@@ -180,13 +185,14 @@ impl<'a> Pairing<'_, 'a> {
     }
 
     /// Client halves without a server half: the callee is silent, or nobody was reached.
-    fn client_halves(&mut self) {
+    fn client_halves(&mut self, orphans: &Orphans<'a>) {
         let tries = Tries::of(self.rows);
         for id in self.rows.ids() {
             if !self.row(id).is_up() || self.taken[id as usize] {
                 continue;
             }
             match self.why_no_hop(id, &tries) {
+                None if self.row(id).is_app() && self.adopts_orphans(id, orphans) => {}
                 Some(why) => self.plan.unlinked[id as usize] = Some(why),
                 None => self.push(Some(id), None, None),
             }
@@ -215,14 +221,36 @@ impl<'a> Pairing<'_, 'a> {
         None
     }
 
+    /// A9: whoever sent a request to a service, and whose proxy's span or own attempt never came, while that service was
+    /// called by somebody who never came either: the missing one is between the two. Returns whether there is such a
+    /// callee.
+    fn adopts_orphans(&mut self, id: RowId, orphans: &Orphans<'a>) -> bool {
+        let row = self.rows.get(id);
+        let hands_on = row.is_app() || row.kind.is_envoy_family();
+        let Some(destination) = row.destination.as_ref().filter(|_| hands_on) else { return false };
+        let mut missing = None;
+        for orphan in orphans.called_within(self.rows, destination, id) {
+            let pair = &mut self.plan.pairs[orphan.place];
+            // An application's span is one call, which its sidecar may have tried more than once.
+            let is_of_call = !row.is_app() || missing.is_none_or(|missing| missing == orphan.parent);
+            if pair.client.is_none() && is_of_call {
+                (pair.client, pair.is_adopted, missing) = (Some(id), true, Some(orphan.parent));
+            }
+        }
+        self.taken[id as usize] |= missing.is_some();
+        missing.is_some()
+    }
+
     /// A4: proxies that make no client span, and sidecars that made no attempt.
-    fn silent_proxies(&mut self) {
+    fn silent_proxies(&mut self, orphans: &Orphans<'a>) {
         for id in self.rows.ids() {
-            let row = self.row(id);
-            if !row.is_entry
-                || self.taken[id as usize]
-                || self.visits.of(id).iter().any(|member| self.row(*member).is_up())
-            {
+            let row = self.rows.get(id);
+            if !row.is_entry || self.taken[id as usize] {
+                continue;
+            }
+            let attempts = self.visits.of(id).iter().map(|member| self.row(*member)).filter(|row| row.is_up());
+            let first_attempt = attempts.map(|row| row.outcome.retry).min();
+            if first_attempt == Some(0) || self.adopts_orphans(id, orphans) || first_attempt.is_some() {
                 continue;
             }
             if row.is_outbound_sidecar() {
@@ -247,9 +275,56 @@ impl<'a> Pairing<'_, 'a> {
             if let Some(destination) = row.destination.clone().or_else(|| inferred_destination(row)) {
                 self.taken[id as usize] = true;
                 let inferred = Some(destination);
-                self.plan.pairs.push(Pair { client: Some(id), server: None, via: None, inferred });
+                self.plan.pairs.push(Pair { client: Some(id), server: None, via: None, inferred, is_adopted: false });
             }
         }
+    }
+}
+
+/// Callees whose caller never came.
+struct Orphans<'a> {
+    /// By service, in the order of their starts.
+    by_service: HashMap<&'a str, Vec<Orphan<'a>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Orphan<'a> {
+    start: UnixNanos,
+    /// Of its pair.
+    place: usize,
+    namespace: Option<&'a str>,
+    /// The span that never came.
+    parent: Option<SpanId>,
+}
+
+impl<'a> Orphans<'a> {
+    fn of(rows: &Rows<'a>, pairs: &[Pair]) -> Self {
+        let mut by_service: HashMap<_, Vec<_>> = HashMap::new();
+        for (place, pair) in pairs.iter().enumerate() {
+            let Some(server) = pair.server.filter(|_| pair.client.is_none() && pair.via.is_none()) else { continue };
+            let callee = rows.get(server);
+            if callee.misses_parent() {
+                let identity = &callee.span.identity;
+                let (start, namespace) = (callee.span.start, identity.namespace.as_deref());
+                let orphan = Orphan { start, place, namespace, parent: callee.span.parent_span_id };
+                by_service.entry(&*identity.service).or_default().push(orphan);
+            }
+        }
+        by_service.values_mut().for_each(|callees| callees.sort_unstable_by_key(|orphan| (orphan.start, orphan.place)));
+        Self { by_service }
+    }
+
+    /// Callees of that name which were called while `id` lasted.
+    fn called_within(&self, rows: &Rows<'_>, destination: &Destination, id: RowId) -> Vec<Orphan<'a>> {
+        let span = rows.get(id).span;
+        let callees = self.by_service.get(&*destination.service).map(Vec::as_slice).unwrap_or_default();
+        let first = callees.partition_point(|orphan| orphan.start < span.start);
+        let within = callees[first..].iter().take(ADOPTION_STEPS_MAX).take_while(|orphan| orphan.start <= span.end);
+        let is_named = |orphan: &&Orphan<'_>| match (&destination.namespace, orphan.namespace) {
+            (Some(called), Some(own)) => **called == *own,
+            _ => true,
+        };
+        within.filter(is_named).copied().collect()
     }
 }
 

@@ -120,7 +120,9 @@ impl<'r, 'a> Halves<'r, 'a> {
         let is_lone_entry = pair.server.is_none() && pair.via.is_none();
         let server = pair.server.or(pair.via).map(|id| rows.get(id));
         // The caller's span is about the answer it waited for, not about that of a mirrored copy.
-        let is_about_it = |row: &&Row<'_>| row.mirror || !server.is_some_and(|server| server.mirror);
+        // An entry says how the request ended, not how the attempt did that never came.
+        let is_own = |row: &&Row<'_>| row.is_up() || !pair.is_adopted;
+        let is_about_it = |row: &&Row<'_>| (row.mirror || !server.is_some_and(|server| server.mirror)) && is_own(row);
         Self {
             caller,
             client: caller.filter(|row| row.is_client_half() || is_lone_entry).filter(is_about_it),

@@ -6,14 +6,14 @@
 //!
 //! | file | rules |
 //! |---|---|
-//! | `rows.rs` | W1, W2, J1, J2, P9b: distinct spans, their order and their parents |
-//! | `entries.rs` | L0–L3: access log entries among spans, and whom they belong to |
+//! | `rows.rs` | W1, W2, J1–J3, P9b: distinct spans, their order and their parents |
+//! | `entries.rs` | L0–L4: access log entries among spans, and whom they belong to |
 //! | `tree.rs` | cutting cycles, order from the roots, intervals of subtrees |
 //! | `process.rs` | who is the same process or node; identities taken from neighbours |
 //! | `roles.rs` | R4: roles that need the rest of the trace |
 //! | `visits.rs` | V11: entries of a process and what belongs to each |
 //! | `outcomes.rs` | O2, O4, F6–F10: outcomes that need the rest of the trace |
-//! | `halves.rs` | A1–A8: which spans are the two halves of a hop |
+//! | `halves.rs` | A1–A9: which spans are the two halves of a hop |
 //! | `ends.rs` | T0, S0–S3: the nodes a hop joins |
 //! | `hops.rs` | H, FH, D: status, fault and direction of a hop |
 //! | `timing.rs` | K: skew, late servers, queues |
@@ -84,7 +84,8 @@ pub fn derive(spans: &[Arc<NormalSpan>], options: &DeriveOptions) -> Derived {
     questions.extend(request::question(&rows));
     let spans = rows.rows.iter().zip(uses).map(|(row, usage)| verdict(row, usage));
     let verdicts = spans.chain(rows.facts.iter().map(|fact| fact_verdict(fact))).collect();
-    Derived { request, hops: hops.into_iter().map(|draft| draft.hop).collect(), verdicts, questions }
+    let confirmations = rows.confirmations;
+    Derived { request, hops: hops.into_iter().map(|draft| draft.hop).collect(), verdicts, confirmations, questions }
 }
 
 /// What the join learned from other traces is listed with the spans it is stored among.

@@ -1,4 +1,4 @@
-//! The distinct spans of a trace in their order, and who is whose parent (rules W1, W2, J1, J2,
+//! The distinct spans of a trace in their order, and who is whose parent (rules W1, W2, J1–J3,
 //! P9b).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -63,6 +63,8 @@ pub(super) struct Rows<'a> {
     /// Parents before children.
     pub(super) order: Vec<RowId>,
     pub(super) was_cut: bool,
+    /// Access log entries left out because their spans are here (L0).
+    pub(super) confirmations: u32,
     /// What other traces say about this one; by the order of their span ids.
     pub(super) facts: Vec<&'a NormalSpan>,
 }
@@ -133,10 +135,13 @@ impl<'a> Rows<'a> {
     pub(super) fn collect(spans: &'a [Arc<NormalSpan>], overrides: &Overrides) -> Self {
         let mut distinct = distinct(spans);
         let facts = distinct.extract_if(.., |span| span.fact.is_some()).collect();
+        let received = distinct.len();
         let mut distinct = entries::without_confirmed(distinct);
+        let confirmations = (received - distinct.len()) as u32;
         let was_cut = distinct.len() > SPANS_PER_TRACE_MAX;
         distinct.truncate(SPANS_PER_TRACE_MAX);
-        let mut rows = Rows { rows: distinct.into_iter().map(row).collect(), order: Vec::new(), was_cut, facts };
+        let rows = distinct.into_iter().map(row).collect();
+        let mut rows = Rows { rows, order: Vec::new(), was_cut, confirmations, facts };
         rows.stick_kinds(overrides);
         rows.number_nodes();
         rows.find_parents();
@@ -316,7 +321,10 @@ impl<'a> Rows<'a> {
             half.start <= row.span.start && row.span.start <= half.end
         };
         let parent = of_same_node().find(covers).or_else(|| of_same_node().next()).or_else(|| others().next());
-        (parent, false)
+        // J3: whoever shares its caller's id names its caller's parent. Where the caller's own half never came and the
+        // parent is what called the caller's process, the caller is missing, and not the process above it.
+        let calls_another = |parent: &RowId| self.get(*parent).is_up() && !self.same_node(*parent, id);
+        (parent.filter(|parent| !(row.span.shared && calls_another(parent))), false)
     }
 }
 
