@@ -315,15 +315,8 @@ impl SpanStats {
                 self.count_error(hop, sign);
             }
         }
-        if let Some(nanos) = hop.client_nanos {
-            self.client.apply(nanos, hop.trace_id, n);
-        }
-        if let Some(nanos) = hop.server_nanos {
-            self.server.apply(nanos, hop.trace_id, n);
-        }
-        if let (Some(client), Some(server)) = (hop.client_nanos, hop.server_nanos) {
-            self.both_sides += n;
-            self.overhead_sum_nanos += (i128::from(client) - i128::from(server)) * i128::from(n);
+        if !hop.is_stream() {
+            self.apply_times(hop, n);
         }
         if hop.tls != Tls::Unknown {
             self.tls_known += n;
@@ -335,6 +328,19 @@ impl SpanStats {
         self.late_server += i64::from(hop.late_server_nanos.is_some()) * n;
         // A hop is only ever retracted from the rollup by a revision, so what stays is late.
         self.late += i64::from(late && sign == Sign::Add);
+    }
+
+    fn apply_times(&mut self, hop: &Hop, n: i64) {
+        if let Some(nanos) = hop.client_nanos {
+            self.client.apply(nanos, hop.trace_id, n);
+        }
+        if let Some(nanos) = hop.server_nanos {
+            self.server.apply(nanos, hop.trace_id, n);
+        }
+        if let (Some(client), Some(server)) = (hop.client_nanos, hop.server_nanos) {
+            self.both_sides += n;
+            self.overhead_sum_nanos += (i128::from(client) - i128::from(server)) * i128::from(n);
+        }
     }
 
     fn count_error(&mut self, hop: &Hop, sign: Sign) {

@@ -162,12 +162,31 @@ pub struct Hop {
     pub logged: bool,
 }
 
+/// The status of a WebSocket, and of everything else that goes on as another protocol.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
+/// Envoy waits for 15 s, Nginx, HAProxy, Kong and the SDKs' clients for up to 60 s.
+const STREAM_MIN_NANOS: u64 = 60_000_000_000;
+
 impl Hop {
     /// Whether the hop counts as a call on its edge (attempts that were retried do not, nor does
     /// the leg between a proxy and its own application, nor do mirrored requests).
     #[must_use]
     pub fn is_call(&self) -> bool {
         self.is_final && self.direction != Direction::Local && !self.mirror
+    }
+
+    /// Whether it lasted as long as somebody kept a connection open, which says nothing about how fast
+    /// anybody answered (rule K5): an upgraded connection, or a success that took longer than any proxy
+    /// waits for an answer unless it is told to.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        let lasted = self.client_nanos.max(self.server_nanos).unwrap_or(0);
+        let is_success = match (self.grpc_status, self.http_status) {
+            (Some(code), _) => code == 0,
+            (None, status) => status == Some(200),
+        };
+        self.http_status == Some(SWITCHING_PROTOCOLS) || is_success && lasted >= STREAM_MIN_NANOS
     }
 }
 

@@ -10,6 +10,7 @@ use windrose_collector::join::derive::{DeriveOptions, derive};
 use windrose_collector::normalise::Normaliser;
 use windrose_collector::normalise::overrides::{Alias, Overrides, RoleOverride};
 use windrose_proto::attributes::{Attributes, Value};
+use windrose_proto::edge::{Sign, SpanStats};
 use windrose_proto::hop::{Derived, Entry, Hop};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::{Fault, NodeRole, SpanKind};
@@ -79,6 +80,7 @@ fn shown(hop: &Hop) -> String {
         ("late", hop.late_server_nanos.is_some()),
         ("skewed", hop.skew_nanos.is_some()),
         ("queued", hop.queue_nanos.is_some()),
+        ("stream", hop.is_stream()),
     ] {
         if is {
             write!(out, " {word}").unwrap();
@@ -218,6 +220,34 @@ fn a_request_that_took_no_time_is_a_request() {
          entry /",
     );
     assert_eq!(derived.hops[1].server_nanos, Some(0));
+}
+
+/// A WebSocket, a stream of gRPC, a failure that took as long, and a slow answer: two of them are latencies.
+#[test]
+fn a_connection_that_stays_open_is_a_call_and_no_latency() {
+    let derived = check(
+        "1 - server 0..600000 app:edge get http.response.status_code=101
+         2 1 client 1..90000 app:edge watch rpc.grpc.status_code=0
+         3 2 server 2..90000 app:orders watch rpc.grpc.status_code=0
+         4 1 client 100000..190000 app:edge list http.response.status_code=504
+         5 4 server 100001..189999 app:orders list http.response.status_code=504
+         6 1 client 200000..259000 app:edge list http.response.status_code=200
+         7 6 server 200001..258999 app:orders list http.response.status_code=200",
+        "(unknown) -> edge unknown D9 server 101 stream (unknown_peer)
+         edge -> orders east_west D5 both grpc:0 stream
+         edge -> orders east_west D5 both 504 fault=unknown ERROR cause
+         edge -> orders east_west D5 both 200
+         entry unknown: no_gateway",
+    );
+    let mut stats = SpanStats::default();
+    for hop in &derived.hops[1..] {
+        stats.apply(hop, Sign::Add, false);
+    }
+    assert_eq!((stats.calls, stats.client.count, stats.server.count, stats.both_sides), (3, 2, 2, 2));
+    for hop in &derived.hops[1..] {
+        stats.apply(hop, Sign::Retract, false);
+    }
+    assert_eq!(stats.client.sum_nanos, 0);
 }
 
 /// The retries of one request are one call, also when the span that made them never came.
