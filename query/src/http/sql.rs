@@ -20,7 +20,7 @@ const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SqlBody {
-    /// One SELECT over `spans`, `hops`, `requests` and `edges`.
+    /// One SELECT over `spans`, `hops`, `requests`, `edges`, `access_logs` and `facts`.
     query: String,
     /// Most rows; default 10 000.
     #[serde(default)]

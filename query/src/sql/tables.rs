@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::BooleanArray;
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::common::cast::{as_fixed_size_binary_array, as_int64_array};
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
@@ -14,17 +15,21 @@ use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf}
 use datafusion::prelude::{DataFrame, col, lit, not};
 use windrose_proto::id::TraceId;
 use windrose_proto::model::IngestProtocol;
+use windrose_proto::span::FACT_SCOPE;
 use windrose_store::row::{HopRow, RequestRow};
 use windrose_store::snapshot::TenantSnapshot;
 use windrose_store::tables::{Table, edges, hops, requests, spans};
 
 use super::engine::{execution, planning};
+use super::parents::{PARENT_BACK, SpanFiles};
 use super::sealed_files::SealedFiles;
 use crate::http::error::ApiError;
 use windrose_proto::time::TimeRange;
 
 /// Access log entries, with the columns of spans.
 const ACCESS_LOGS: &str = "access_logs";
+/// What the join learned across traces, with the columns of spans.
+const FACTS: &str = "facts";
 
 /// Below which a statement's context knows the sealed files, each table in a store of its own.
 const STORE_URL: &str = "windrose://";
@@ -38,7 +43,7 @@ pub(super) async fn register(context: &SessionContext, query: &str, snapshot: &T
     let references = state.resolve_table_references(&statement).map_err(|error| planning(&error))?;
     let is_named = |name: &str| references.iter().any(|reference| reference.table() == name);
     for table in Table::ALL {
-        if is_named(table.name()) || (table == Table::Spans && is_named(ACCESS_LOGS)) {
+        if is_named(table.name()) || (table == Table::Spans && (is_named(ACCESS_LOGS) || is_named(FACTS))) {
             register_table(context, table, snapshot).await?;
         }
     }
@@ -57,10 +62,14 @@ async fn register_table(context: &SessionContext, table: Table, snapshot: &Tenan
         context.register_table(table.name(), rows.into_view()).map_err(|error| execution(&error))?;
         return Ok(());
     }
-    // Entries lie beside the spans they stand for, so that one index finds both; who counts spans
-    // wants no entries.
+    let rows = rows.drop_columns(&[PARENT_BACK]).map_err(|error| execution(&error))?;
+    // Entries and facts lie beside the spans of their traces, so that one index finds all; who counts spans wants
+    // neither.
     let is_entry = || col("ingest").eq(lit(IngestProtocol::AccessLog.as_str()));
-    for (name, condition) in [(Table::Spans.name(), not(is_entry())), (ACCESS_LOGS, is_entry())] {
+    let is_fact = || col("scope").like(lit(format!("%\"name\":\"{FACT_SCOPE}\"%")));
+    let parts =
+        [(Table::Spans.name(), not(is_entry()).and(not(is_fact()))), (ACCESS_LOGS, is_entry()), (FACTS, is_fact())];
+    for (name, condition) in parts {
         let part = rows.clone().filter(condition).map_err(|error| execution(&error))?;
         context.register_table(name, part.into_view()).map_err(|error| execution(&error))?;
     }
@@ -89,8 +98,9 @@ async fn sealed_rows(
     let config = ListingTableConfig::new_with_multi_paths(urls.map_err(|error| execution(&error))?)
         .with_listing_options(options)
         .with_schema(table.schema());
-    let files = ListingTable::try_new(config).map_err(|error| execution(&error))?;
-    let rows = context.read_table(Arc::new(files)).map_err(|error| execution(&error))?;
+    let files = Arc::new(ListingTable::try_new(config).map_err(|error| execution(&error))?);
+    let files: Arc<dyn TableProvider> = if table == Table::Spans { Arc::new(SpanFiles::new(files)) } else { files };
+    let rows = context.read_table(files).map_err(|error| execution(&error))?;
     if snapshot.revisions.is_empty() || !matches!(table, Table::Hops | Table::Requests) {
         return Ok(Some(rows));
     }

@@ -59,7 +59,7 @@ use crate::disk::Disk;
 use crate::row::{HopRow, RequestRow, SpanRow};
 use crate::segment::{Encoded, TraceIndexHead, encode_edges, encode_hops, encode_requests, encode_spans};
 use crate::table_log::{Action, Add, Commit, LogError, TableLog, Txn};
-use crate::tables::Table;
+use crate::tables::{Table, TableError};
 
 /// Trace indexes read at the same time when the tables are opened.
 const READS_AT_ONCE: usize = 16;
@@ -132,7 +132,7 @@ pub enum SealError {
     Log(#[from] LogError),
     /// Rows could not be written as Parquet.
     #[error("encoding rows as Parquet failed")]
-    Encode(#[from] ParquetError),
+    Encode(#[from] TableError),
     /// A sealed file could not be read.
     #[error("reading a sealed file failed")]
     Segment(#[from] SegmentError),
@@ -475,7 +475,7 @@ fn check_order(tables: &Tables, number: u64) -> Result<(), SealError> {
 /// The rows of one table as a file; `None` when there are none. Encoding takes a second per million
 /// spans and more, so it runs on the blocking pool.
 async fn encode_part(table: Table, part: &SealPart) -> Result<Option<Encoded>, SealError> {
-    type Encode = Box<dyn FnOnce() -> Result<Encoded, ParquetError> + Send>;
+    type Encode = Box<dyn FnOnce() -> Result<Encoded, TableError> + Send>;
     // Cloning rows clones pointers.
     let encode: Encode = match table {
         Table::Spans if !part.spans.is_empty() => {
@@ -498,6 +498,6 @@ async fn encode_part(table: Table, part: &SealPart) -> Result<Option<Encoded>, S
     };
     match tokio::task::spawn_blocking(encode).await {
         Ok(result) => Ok(Some(result?)),
-        Err(panic) => Err(SealError::Encode(ParquetError::External(Box::new(panic)))),
+        Err(panic) => Err(SealError::Encode(ParquetError::External(Box::new(panic)).into())),
     }
 }

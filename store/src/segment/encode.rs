@@ -15,6 +15,7 @@ use windrose_proto::time::UnixNanos;
 
 use super::trace_index::{self, EncodedIndex};
 use crate::row::{HopRow, RequestRow, SpanRow};
+use crate::tables::spans::Shorten;
 use crate::tables::{Table, TableError, edges, hops, requests, spans};
 
 /// Rows per row group: 128 k rows of spans are 5–6 MB, enough for dictionaries to pay and small
@@ -60,71 +61,41 @@ pub struct Facts {
 ///
 /// # Errors
 /// When Parquet refuses, which it has no reason to.
-pub fn encode_spans(rows: Vec<SpanRow>) -> Result<Encoded, ParquetError> {
+pub fn encode_spans(rows: Vec<SpanRow>) -> Result<Encoded, TableError> {
     encode_spans_with(rows, properties(Table::Spans))
 }
 
 /// See [`encode_spans`].
-pub(super) fn encode_spans_with(mut rows: Vec<SpanRow>, properties: WriterProperties) -> Result<Encoded, ParquetError> {
+pub(super) fn encode_spans_with(mut rows: Vec<SpanRow>, properties: WriterProperties) -> Result<Encoded, TableError> {
     spans::sort(&mut rows);
-    let span_of = |row: &SpanRow| row.span.start;
-    let mut encoded = encode(Table::Spans, properties, &rows, spans::to_batch, span_bytes, span_of, |_| 1)?;
-    encoded.trace_index = Some(trace_index::encode(rows.iter().map(|row| row.span.trace_id)));
-    Ok(encoded)
+    encode(Table::Spans, properties, &rows, spans::to_batch, span_bytes)
 }
 
 /// Hop rows as a file, ordered by time.
 ///
 /// # Errors
 /// When Parquet refuses, which it has no reason to.
-pub fn encode_hops(mut rows: Vec<HopRow>) -> Result<Encoded, ParquetError> {
+pub fn encode_hops(mut rows: Vec<HopRow>) -> Result<Encoded, TableError> {
     rows.sort_by_key(|row| (row.hop.start, row.hop.trace_id, row.revision, row.hop.client_span, row.hop.server_span));
-    encode(
-        Table::Hops,
-        properties(Table::Hops),
-        &rows,
-        hops::to_batch,
-        |_| 1024,
-        |row| row.hop.start,
-        |row| row.revision,
-    )
+    encode(Table::Hops, properties(Table::Hops), &rows, hops::to_batch, |_| 1024)
 }
 
 /// Request rows as a file, ordered by time.
 ///
 /// # Errors
 /// When Parquet refuses, which it has no reason to.
-pub fn encode_requests(mut rows: Vec<RequestRow>) -> Result<Encoded, ParquetError> {
+pub fn encode_requests(mut rows: Vec<RequestRow>) -> Result<Encoded, TableError> {
     rows.sort_by_key(|row| (row.request.start, row.request.trace_id, row.revision));
-    encode(
-        Table::Requests,
-        properties(Table::Requests),
-        &rows,
-        requests::to_batch,
-        |_| 1024,
-        |row| row.request.start,
-        |row| row.revision,
-    )
+    encode(Table::Requests, properties(Table::Requests), &rows, requests::to_batch, |_| 1024)
 }
 
 /// Rollup rows as a file, ordered by window and edge.
 ///
 /// # Errors
 /// When Parquet refuses, which it has no reason to.
-pub fn encode_edges(mut rows: Vec<EdgeRow>) -> Result<Encoded, ParquetError> {
+pub fn encode_edges(mut rows: Vec<EdgeRow>) -> Result<Encoded, TableError> {
     rows.sort_by(|a, b| (a.window_start, &a.key).cmp(&(b.window_start, &b.key)));
-    let narrowest = rows.iter().map(|row| row.window_nanos).min();
-    let mut encoded = encode(
-        Table::Edges,
-        properties(Table::Edges),
-        &rows,
-        edges::to_batch,
-        |_| 4096,
-        |row| row.window_start,
-        |_| 1,
-    )?;
-    encoded.facts.window_nanos = narrowest;
-    Ok(encoded)
+    encode(Table::Edges, properties(Table::Edges), &rows, edges::to_batch, |_| 4096)
 }
 
 fn encode<R>(
@@ -133,37 +104,28 @@ fn encode<R>(
     rows: &[R],
     to_batch: fn(&[R]) -> RecordBatch,
     row_bytes: fn(&R) -> usize,
-    time: impl Fn(&R) -> UnixNanos,
-    revision: fn(&R) -> u32,
-) -> Result<Encoded, ParquetError> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties))?;
+) -> Result<Encoded, TableError> {
+    let mut encoder = BatchEncoder::with_properties(table, properties)?;
     for chunk in (Chunks { rows, row_bytes }) {
-        writer.write(&to_batch(chunk))?;
+        encoder.write(&to_batch(chunk))?;
     }
-    let file = Bytes::from(writer.into_inner()?);
-    let facts = Facts {
-        rows: rows.len() as u64,
-        first: rows.iter().map(&time).min().unwrap_or_default(),
-        last: rows.iter().map(&time).max().unwrap_or_default(),
-        revision_max: rows.iter().map(revision).max().unwrap_or(1),
-        window_nanos: None,
-        crc32c: crc32c::crc32c(&file),
-    };
-    Ok(Encoded { file, facts, trace_index: None })
+    Ok(encoder.finish()?)
 }
 
-/// Writes batches of one table as they come; for compaction.
+/// Writes batches of one table as they come.
 #[derive(Debug)]
 pub struct BatchEncoder {
     table: Table,
     writer: ArrowWriter<Vec<u8>>,
     rows: u64,
-    first: Option<i64>,
-    last: Option<i64>,
+    first: Option<UnixNanos>,
+    last: Option<UnixNanos>,
     revision_max: i64,
     window_nanos: Option<i64>,
     /// Of each row; only of spans.
     traces: Vec<TraceId>,
+    /// Only of spans.
+    shorten: Option<Shorten>,
 }
 
 impl BatchEncoder {
@@ -172,7 +134,12 @@ impl BatchEncoder {
     /// # Errors
     /// When Parquet refuses, which it has no reason to.
     pub fn new(table: Table) -> Result<Self, ParquetError> {
-        let writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties(table)))?;
+        Self::with_properties(table, properties(table))
+    }
+
+    fn with_properties(table: Table, properties: WriterProperties) -> Result<Self, ParquetError> {
+        let row_group_rows = properties.max_row_group_row_count().unwrap_or(usize::MAX);
+        let writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties))?;
         Ok(Self {
             table,
             writer,
@@ -182,6 +149,7 @@ impl BatchEncoder {
             revision_max: 1,
             window_nanos: None,
             traces: Vec::new(),
+            shorten: (table == Table::Spans).then(|| Shorten::new(row_group_rows)),
         })
     }
 
@@ -195,9 +163,10 @@ impl BatchEncoder {
             batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>()).ok_or_else(missing)
         };
         let times = longs(self.table.time_column())?;
-        let (first, last) = (compute::min(times), compute::max(times));
-        self.first = self.first.into_iter().chain(first).min();
-        self.last = self.last.max(last);
+        // Unsigned, as they were before they became a column.
+        let times = || times.values().iter().map(|time| UnixNanos(time.cast_unsigned()));
+        self.first = self.first.into_iter().chain(times().min()).min();
+        self.last = self.last.max(times().max());
         if matches!(self.table, Table::Hops | Table::Requests) {
             self.revision_max = self.revision_max.max(compute::max(longs("revision")?).unwrap_or(1));
         }
@@ -209,7 +178,11 @@ impl BatchEncoder {
             self.traces.extend(spans::trace_ids(batch)?);
         }
         self.rows += batch.num_rows() as u64;
-        Ok(self.writer.write(batch)?)
+        match &mut self.shorten {
+            Some(shorten) => self.writer.write(&shorten.batch(batch)?)?,
+            None => self.writer.write(batch)?,
+        }
+        Ok(())
     }
 
     /// The file.
@@ -220,8 +193,8 @@ impl BatchEncoder {
         let file = Bytes::from(self.writer.into_inner()?);
         let facts = Facts {
             rows: self.rows,
-            first: UnixNanos(self.first.unwrap_or_default() as u64),
-            last: UnixNanos(self.last.unwrap_or_default() as u64),
+            first: self.first.unwrap_or_default(),
+            last: self.last.unwrap_or_default(),
             revision_max: self.revision_max as u32,
             window_nanos: self.window_nanos.map(|nanos| nanos as u64),
             crc32c: crc32c::crc32c(&file),

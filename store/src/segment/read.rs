@@ -23,7 +23,8 @@ use super::file_reader::FileReader;
 use super::trace_index::DamagedIndex;
 use super::{Segment, TraceIndex};
 use crate::cache::Cache;
-use crate::tables::{TableError, requests, spans};
+use crate::tables::spans::Restore;
+use crate::tables::{Table, TableError, requests, spans};
 
 /// Footers with their page indexes, by file.
 pub type FooterCache = Cache<Path, ArrowReaderMetadata>;
@@ -106,10 +107,16 @@ impl Segment {
         }
         let read = async {
             let file = self.read_file().await?;
+            let table = self.table;
             decode_blocking(move || {
                 let mut rows = Vec::new();
+                let mut restore = (table == Table::Spans).then(Restore::default);
                 for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()? {
-                    rows.extend(from_batch(&batch.map_err(TableError::from)?)?);
+                    let batch = batch.map_err(TableError::from)?;
+                    rows.extend(match &mut restore {
+                        Some(restore) => from_batch(&restore.batch(&batch)?)?,
+                        None => from_batch(&batch)?,
+                    });
                 }
                 Ok(rows)
             })
@@ -162,8 +169,9 @@ impl Segment {
             }
             let batches = self.read_selection(metadata, &rows, None).await?;
             let mut found = Vec::new();
+            let mut restore = Restore::default();
             for batch in &batches {
-                found.extend(spans::from_batch(batch)?);
+                found.extend(spans::from_batch(&restore.batch(batch)?)?);
             }
             // The index knows traces by 56 bits of a hash.
             found.retain(|span| traces.contains(&span.trace_id));

@@ -1,6 +1,7 @@
 //! Columns of `spans`: what the rules read out of each span, and the span itself without loss.
 //!
 //! # How a span is kept whole
+//! - The id of a parent that stands a few rows above is kept as the distance (`parents`).
 //! - Resource, scope, events and links are OTLP/JSON text (`otlp_json`).
 //! - Attributes go to one of three places (`attributes`): nowhere, when a public column already
 //!   says the same (`http.method` in `method`); into a column of their own (`attr_…`), when proxies
@@ -11,6 +12,7 @@
 //! Rows are stored with the spans of a trace together, traces by start: see [`sort`].
 
 mod attributes;
+mod parents;
 mod public;
 
 use std::sync::{Arc, LazyLock};
@@ -27,11 +29,13 @@ use windrose_proto::span::{Span, StatusCode};
 use windrose_proto::time::UnixNanos;
 
 use self::attributes::{AttributeReader, AttributeWriter};
+pub use self::parents::Restore;
+pub(crate) use self::parents::Shorten;
 use self::public::{Public, PublicReader};
+use super::TableError;
 use super::columns::{Columns, Reader, id_at, long_at, parse_word, text_at};
 use super::hops::trace_at;
 use super::otlp_json::{self, Malformed};
-use super::{Table, TableError, conform};
 use crate::row::SpanRow;
 
 /// The columns.
@@ -85,6 +89,8 @@ fn push_ids_and_times(columns: &mut Columns, rows: &[SpanRow]) {
     columns.id("trace_id", spans.clone().map(|span| *span.trace_id.as_bytes()));
     columns.id("span_id", spans.clone().map(|span| *span.span_id.as_bytes()));
     columns.id_opt("parent_span_id", spans.clone().map(|span| span.parent_span_id.map(|id| *id.as_bytes())));
+    // Only files have distances.
+    columns.int_opt("parent_back", spans.clone().map(|_| None));
     columns.long("start_ns", spans.clone().map(|span| span.start.0 as i64));
     // Wrapping, so that a span that ends before it starts keeps its end.
     columns.long("duration_ns", spans.map(|span| span.end.0.wrapping_sub(span.start.0) as i64));
@@ -184,12 +190,12 @@ fn parse_status(word: &str) -> Option<StatusCode> {
     [StatusCode::Unset, StatusCode::Ok, StatusCode::Error].into_iter().find(|status| status_word(*status) == word)
 }
 
-/// Columns as the spans that were received.
+/// Columns as the spans that were received. Batches of a file go through one [`Restore`] first.
 ///
 /// # Errors
 /// When a column is missing or holds what this version does not know.
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Span>, TableError> {
-    let batch = conform(batch, Table::Spans)?;
+    let batch = Restore::default().batch(batch)?;
     let reader = Reader::new(&batch);
     let (trace_id, span_id) = (reader.id("trace_id")?, reader.id("span_id")?);
     let (parent, start) = (reader.id("parent_span_id")?, reader.long("start_ns")?);

@@ -47,8 +47,12 @@ async fn status(http: &Http) -> Vec<Value> {
 async fn counts(http: &Http) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
     for table in TABLES {
-        let rows = http.sql(&format!("SELECT count(*) AS rows FROM {table}")).await;
-        counts.insert(table, rows[0]["rows"].as_u64().unwrap());
+        // What lies beside the spans in their files.
+        let views = if table == "spans" { &[table, "access_logs", "facts"][..] } else { &[table] };
+        for view in views {
+            let rows = http.sql(&format!("SELECT count(*) AS rows FROM {view}")).await;
+            *counts.entry(table).or_default() += rows[0]["rows"].as_u64().unwrap();
+        }
     }
     counts
 }
@@ -99,6 +103,33 @@ async fn other_programs_count_the_same() {
     // Superseded revisions are in files and not in answers; nothing was late here.
     let answered: BTreeMap<String, u64> = counts.into_iter().map(|(table, rows)| (table.to_owned(), rows)).collect();
     assert_eq!(answered, rows, "{}", text(&output));
+}
+
+/// Spans by whether they have a parent, and how many find it in SQL.
+async fn parents(http: &Http) -> Value {
+    let all = "SELECT count(*) AS spans, count(parent_span_id) AS children FROM spans";
+    let linked = "SELECT count(*) AS linked, count(DISTINCT child.span_id) AS children FROM spans child \
+                  JOIN spans parent ON parent.trace_id = child.trace_id AND parent.span_id = child.parent_span_id \
+                  WHERE child.name <> ''";
+    Value::from_iter([http.sql(all).await, http.sql(linked).await].concat())
+}
+
+#[tokio::test]
+async fn files_know_parents_by_distance_and_sql_by_id() {
+    let live = Home::new("join:\n  settle_after: 1s\n  tick: 200ms\nseal:\n  interval: 1h\n");
+    let capture = Capture::load(&places::capture("full"));
+    let server = live.start().await;
+    Plan::new(&capture, shift_to_now(&capture)).send(&server.ports()).await;
+    let truth = Truth::load(&places::capture("full"), Tracer::OpenTelemetry).edges();
+    topology_of(&server.http(), window(), &truth).await;
+    let in_memory = parents(&server.http()).await;
+    assert!(in_memory[1]["linked"].as_u64() > Some(1_000), "{in_memory}");
+
+    let home = sealing_home();
+    let server = sealed_capture(&home).await;
+    assert_eq!(parents(&server.http()).await, in_memory);
+    let shown = text(&inspect(&["segment"], &data_file(&home, "spans")));
+    assert!(shown.contains("parent_back"), "{shown}");
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use windrose_proto::span::Span;
 
 use super::{BATCH_ROWS, open, open_columns};
 use crate::segment::{BatchEncoder, Encoded};
-use crate::tables::spans::{from_batch, trace_ids};
-use crate::tables::{Table, TableError, conform};
+use crate::tables::spans::{Restore, from_batch, trace_ids};
+use crate::tables::{Table, TableError};
 
 /// Rows of traces in several files that are held in memory, at about 1 KiB each. What is beyond
 /// stays where it is, and lookups of those traces read two places.
@@ -29,8 +29,9 @@ pub(super) fn merge(files: Vec<Bytes>) -> Result<Encoded, TableError> {
     let mut encoder = BatchEncoder::new(Table::Spans)?;
     let mut files = VecDeque::from(files);
     while let Some(file) = files.pop_front() {
+        let mut restore = Restore::default();
         for batch in open(&file)? {
-            let batch = conform(&batch?, Table::Spans)?;
+            let batch = restore.batch(&batch?)?;
             match gathered.order(&batch)? {
                 None => encoder.write(&batch)?,
                 Some(rows) => encoder.write(&interleave_record_batch(&[&batch, &gathered.rows], &rows)?)?,
@@ -129,7 +130,8 @@ fn rows_of(file: &Bytes, ids: &[TraceId], split: &HashSet<TraceId>) -> Result<Ve
         return Ok(Vec::new());
     }
     let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone())?.with_batch_size(BATCH_ROWS);
-    builder.with_row_selection(selection).build()?.map(|batch| conform(&batch?, Table::Spans)).collect()
+    let mut restore = Restore::default();
+    builder.with_row_selection(selection).build()?.map(|batch| restore.batch(&batch?)).collect()
 }
 
 /// Orders the rows of one trace by time and leaves out spans that are there twice, equal in everything.
