@@ -13,7 +13,7 @@ use super::topology::scrape_statuses;
 use crate::graph::{Graph, NodeId, Scope};
 use crate::sampling::correct;
 use crate::scrape_status::Target;
-use crate::topology::{EdgeAnswer, NodeAnswer, ROUTES_SHOWN, WindowAnswer};
+use crate::topology::{EdgeAnswer, NodeAnswer, WindowAnswer, routes_shown};
 use windrose_proto::Text;
 use windrose_proto::model::{NodeRole, ProxyKind};
 use windrose_store::edge_sums::Detail;
@@ -99,9 +99,10 @@ pub(super) async fn service(
             }
             (None, _) => return Err(ApiError::not_found(format!("no service {id:?} between start and end"))),
         };
+        let routes = routes_shown(&graph);
         let edges = |wanted: fn(&(NodeId, NodeId)) -> &NodeId| {
             let of_node = graph.edges.iter().filter(|(ends, _)| wanted(ends) == node_id);
-            of_node.map(|(ends, edge)| EdgeAnswer::new(&graph, ends, edge, range.seconds(), ROUTES_SHOWN)).collect()
+            of_node.map(|(ends, edge)| EdgeAnswer::new(&graph, ends, edge, range.seconds(), routes)).collect()
         };
         Ok(ServiceDetail {
             window: WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count),

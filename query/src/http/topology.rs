@@ -16,7 +16,7 @@ use super::state::{QueryState, edge_sums};
 use crate::graph::{FocusDirection, Graph, NodeId, Scope, Selection};
 use crate::sampling::{correct, correct_part};
 use crate::scrape_status::{ScrapeStatus, Target};
-use crate::topology::{TopologyAnswer, WindowAnswer, format};
+use crate::topology::{TopologyAnswer, WindowAnswer, format, routes_shown};
 
 const PARAMS: &[&str] = &[
     "start",
@@ -28,12 +28,15 @@ const PARAMS: &[&str] = &[
     "direction_of",
     "direction",
     "route",
+    "routes",
     "min_rps",
     "format",
 ];
 
 /// Hops walked from the focus when `depth` is not given.
 const DEFAULT_DEPTH: usize = 2;
+/// More routes than an edge has.
+const MAX_ROUTES: usize = 100_000;
 /// Deeper than any real call chain.
 const MAX_DEPTH: usize = 64;
 
@@ -70,6 +73,7 @@ impl Format {
         ("direction_of" = Option<String>, Query, description = "up, down or both (default) from the focus"),
         ("direction" = Option<String>, Query, description = "north_south, east_west or egress"),
         ("route" = Option<String>, Query, description = "only traffic of this public route, for example GET /api/orders/{id}"),
+        ("routes" = Option<usize>, Query, description = "most routes listed per edge; default all, of a large mesh the busiest five"),
         ("min_rps" = Option<f64>, Query, description = "leaves out quieter edges"),
         ("format" = Option<String>, Query, description = "json (default), dot, mermaid or csv"),
     ),
@@ -87,6 +91,7 @@ pub(super) async fn topology(
     let scope = params.read("scope", "service, workload or version", Scope::parse)?.unwrap_or_default();
     let output = params.read("format", "json, dot, mermaid or csv", Format::parse)?.unwrap_or(Format::Json);
     let route = params.text("route").map(str::to_owned);
+    let routes = params.text("routes").map(|_| params.number("routes", 0, MAX_ROUTES)).transpose()?;
     let selection = selection(&params)?;
     let worker = state.clone();
     let answer = state.run(async move {
@@ -104,7 +109,8 @@ pub(super) async fn topology(
         selection.apply(&mut graph, range.seconds());
         let scrapes = scrape_statuses(&graph, &worker.targets.targets(), now);
         let window = WindowAnswer::new(range, snapshot.complete_until, snapshot.revision_count);
-        Ok(TopologyAnswer::new(&graph, window, range.seconds(), &scrapes))
+        let routes = routes.unwrap_or_else(|| routes_shown(&graph));
+        Ok(TopologyAnswer::new(&graph, window, range.seconds(), &scrapes, routes))
     });
     let answer = answer.await?;
     Ok(match output {

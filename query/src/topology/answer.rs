@@ -16,8 +16,17 @@ use crate::graph::{EdgeTotals, Graph, NodeId, NodeTotals, RouteId, RouteTotals, 
 use crate::sampling::{CorrectedRate, Estimate};
 use crate::scrape_status::ScrapeStatus;
 
-/// Routes of an edge in an answer of many edges: an edge may serve hundreds. The edge's own answer has them all.
-pub const ROUTES_SHOWN: usize = 10;
+/// Routes of all edges together that an answer lists without being asked: a large mesh has tens of thousands.
+const ROUTES_MAX: usize = 2_000;
+/// Beyond, so many of each edge. The edge's own answer has them all.
+const ROUTES_OF_EDGE: usize = 5;
+
+/// How many routes of an edge an answer about this graph lists.
+#[must_use]
+pub fn routes_shown(graph: &Graph) -> usize {
+    let all: usize = graph.edges.values().map(|edge| edge.routes.len()).sum();
+    if all <= ROUTES_MAX { usize::MAX } else { ROUTES_OF_EDGE }
+}
 
 /// The whole answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -284,7 +293,7 @@ pub struct EdgeAnswer {
     pub versions: Vec<VersionShare>,
     /// `null` when the caller's proxy is not scraped.
     pub resilience: Option<Resilience>,
-    /// Busiest first; in an answer of many edges the first ten.
+    /// Busiest first; in the answer about a large mesh the first five.
     pub routes: Vec<RouteShare>,
     /// Routes of the edge that are not listed; `/api/v1/edges/{id}` lists them all.
     pub routes_omitted: usize,
@@ -305,11 +314,17 @@ pub fn edge_id(source: &NodeId, target: &NodeId) -> String {
 }
 
 impl TopologyAnswer {
-    /// Words a graph.
+    /// Words a graph, with so many routes of each edge.
     #[must_use]
-    pub fn new(graph: &Graph, window: WindowAnswer, seconds: f64, scrapes: &BTreeMap<NodeId, ScrapeStatus>) -> Self {
+    pub fn new(
+        graph: &Graph,
+        window: WindowAnswer,
+        seconds: f64,
+        scrapes: &BTreeMap<NodeId, ScrapeStatus>,
+        routes_max: usize,
+    ) -> Self {
         let edges =
-            graph.edges.iter().map(|(ends, edge)| EdgeAnswer::new(graph, ends, edge, seconds, ROUTES_SHOWN)).collect();
+            graph.edges.iter().map(|(ends, edge)| EdgeAnswer::new(graph, ends, edge, seconds, routes_max)).collect();
         let nodes = graph.nodes.iter().map(|(id, node)| NodeAnswer::new(id, node, seconds, scrapes.get(id))).collect();
         Self { window, nodes, edges, unresolved: unresolved(graph) }
     }

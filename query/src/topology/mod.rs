@@ -6,8 +6,8 @@ mod health;
 mod unresolved;
 
 pub use answer::{
-    Calls, Decomposition, EdgeAnswer, ErrorShare, Errors, EvidenceAnswer, LatencyAnswer, NodeAnswer, ROUTES_SHOWN,
-    Resilience, RouteShare, SideLatency, TlsAnswer, TopologyAnswer, VersionShare, WindowAnswer, edge_id,
+    Calls, Decomposition, EdgeAnswer, ErrorShare, Errors, EvidenceAnswer, LatencyAnswer, NodeAnswer, Resilience,
+    RouteShare, SideLatency, TlsAnswer, TopologyAnswer, VersionShare, WindowAnswer, edge_id, routes_shown,
 };
 pub(crate) use answer::{errors_by_class, millis, rfc3339};
 pub use health::Health;

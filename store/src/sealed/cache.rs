@@ -4,16 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashSet;
 use object_store::path::Path;
-use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats};
+use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats, SEALED_WINDOW_NANOS};
 
 use crate::cache::Cache;
 use crate::edge_sums::{Detail, EdgeSums, stats_bytes};
 
-/// Memory for cached rows. A row takes about 1 KiB, so this holds 200 minutes of 1 200 edges.
-const ROWS_BUDGET_BYTES: usize = 192 << 20;
-/// Memory for sums. An edge takes about 4 KiB, so this holds a dozen spans of time of 1 200 edges: those that
-/// dashboards ask for again, and what they are made of.
-const SUMS_BUDGET_BYTES: usize = 64 << 20;
+/// Memory for cached rows. A row takes about 1 KiB, so this holds 100 minutes of 1 200 edges.
+const ROWS_BUDGET_BYTES: usize = 128 << 20;
+/// Memory for sums of less than a day, and as much again for those of days. An edge takes about 4 KiB, so either
+/// holds a dozen to twenty spans of time of 1 200 edges: those that dashboards ask for again, and what they are made of.
+const SUMS_BUDGET_BYTES: usize = 96 << 20;
+
+const DAY: u64 = 1440 * SEALED_WINDOW_NANOS;
 
 /// Keys may outnumber those in use by this factor before unused ones are let go.
 const KEYS_SLACK: usize = 2;
@@ -27,12 +29,32 @@ pub(super) struct SumsOf {
     pub(super) files: u64,
 }
 
-/// Sums by what they are of.
-pub(super) type SumCache = Cache<SumsOf, Arc<EdgeSums>>;
+/// Sums by what they are of. Those of days are apart: a month is made of two hundred shorter ones, which would push
+/// out what took longest to make.
+#[derive(Debug)]
+pub(super) struct SumCache {
+    short: Cache<SumsOf, Arc<EdgeSums>>,
+    long: Cache<SumsOf, Arc<EdgeSums>>,
+}
 
-/// An empty cache of sums.
-pub(super) fn sum_cache() -> SumCache {
-    Cache::new(SUMS_BUDGET_BYTES)
+impl Default for SumCache {
+    fn default() -> Self {
+        Self { short: Cache::new(SUMS_BUDGET_BYTES), long: Cache::new(SUMS_BUDGET_BYTES) }
+    }
+}
+
+impl SumCache {
+    pub(super) fn get(&self, of: &SumsOf) -> Option<Arc<EdgeSums>> {
+        self.part_for(of).get(of)
+    }
+
+    pub(super) fn insert(&self, of: SumsOf, sums: &Arc<EdgeSums>) {
+        self.part_for(&of).insert(of, Arc::clone(sums), sums.bytes());
+    }
+
+    const fn part_for(&self, of: &SumsOf) -> &Cache<SumsOf, Arc<EdgeSums>> {
+        if of.end - of.start < DAY { &self.short } else { &self.long }
+    }
 }
 
 /// Rows by row group of a file.

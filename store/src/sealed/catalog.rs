@@ -13,7 +13,7 @@ use windrose_proto::span::Span;
 use windrose_proto::tenant::TenantId;
 use windrose_proto::time::{TimeRange, UnixNanos};
 
-use super::cache::{RowCache, SumCache, sum_cache};
+use super::cache::{RowCache, SumCache};
 use crate::row::{HopRow, RequestRow};
 use crate::segment::{FooterCache, RowGroup, Segment, SegmentError};
 use crate::table_log::Version;
@@ -29,7 +29,7 @@ pub(super) type Versions = [Version; Table::ALL.len()];
 /// one of them reads nothing but the rows.
 const FOOTERS_BUDGET_BYTES: usize = 64 << 20;
 
-/// What was read from sealed files, shared by all tenants; the default keeps neither sums nor footers.
+/// What was read from sealed files, shared by all tenants; the default keeps no footers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caches {
     pub(super) rows: Arc<RowCache>,
@@ -39,11 +39,7 @@ pub(super) struct Caches {
 
 impl Caches {
     pub(super) fn new() -> Self {
-        Self {
-            rows: Arc::default(),
-            sums: Arc::new(sum_cache()),
-            footers: Arc::new(FooterCache::new(FOOTERS_BUDGET_BYTES)),
-        }
+        Self { rows: Arc::default(), sums: Arc::default(), footers: Arc::new(FooterCache::new(FOOTERS_BUDGET_BYTES)) }
     }
 }
 
