@@ -249,7 +249,7 @@ pub fn properties(table: Table) -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_column_statistics_enabled(ColumnPath::from(table.time_column()), EnabledStatistics::Page);
     let delta: &[&str] = match table {
-        Table::Spans => &["start_ns", "duration_ns", "req_bytes", "resp_bytes"],
+        Table::Spans => &["start_ns", "duration_ns", "req_bytes"],
         Table::Hops => &["start_ns", "client_ns", "server_ns"],
         Table::Requests => &["start_ns", "duration_ns"],
         Table::Edges => &[],
@@ -259,6 +259,15 @@ pub fn properties(table: Table) -> WriterProperties {
         builder = builder
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
+    // Mostly different from row to row, or the same in all rows of a trace: a dictionary would be as large as the rows,
+    // and a lookup would read all of it.
+    let plain: &[&str] = match table {
+        Table::Spans => &["request_id", "url_query", "delay_ms", "resp_bytes"],
+        Table::Hops | Table::Requests | Table::Edges => &[],
+    };
+    for column in plain {
+        builder = builder.set_column_dictionary_enabled(ColumnPath::from(*column), false);
     }
     // Random bytes: neither dictionaries, codecs nor bounds help.
     let random: &[&str] = match table {

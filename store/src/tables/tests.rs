@@ -1,10 +1,14 @@
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use windrose_proto::Text;
+use windrose_proto::attributes::{Attributes, Value};
 
 use super::arbitrary::{edge_row, hop_row, request_row, span_row};
 use super::{Table, edges, hops, requests, spans};
@@ -76,5 +80,21 @@ fn columns_are_those_that_were_published() {
         let path = format!("{}/src/tables/schemas/{}.txt", env!("CARGO_MANIFEST_DIR"), table.name());
         let published = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(listing, published, "{path} must list exactly the columns of {}", table.name());
+    }
+}
+
+/// Envoy by itself says the cluster's name, Istio says it with a semicolon.
+#[test]
+fn a_cluster_is_stored_once_in_either_spelling() {
+    let mut row = span_row().new_tree(&mut TestRunner::deterministic()).unwrap().current();
+    Arc::make_mut(&mut row.normal).upstream_cluster = Some(Text::from_static("outbound|80||users"));
+    for spelled in ["outbound|80||users", "outbound|80||users;", "another"] {
+        let mut attributes = Attributes::default();
+        attributes.push("upstream_cluster.name", Value::Str(Text::from(spelled)));
+        Arc::make_mut(&mut row.span).attributes = attributes;
+        let batch = spans::to_batch(std::slice::from_ref(&row));
+        let stored = batch.column_by_name("attr_upstream_cluster_name").unwrap();
+        assert_eq!(stored.null_count() == 0, spelled == "another", "{spelled}");
+        assert_eq!(spans::from_batch(&batch).unwrap(), [(*row.span).clone()]);
     }
 }

@@ -15,6 +15,7 @@
 //! | place | where |
 //! |---|---|
 //! | `=` | said by public columns: [`Lift`] |
+//! | `~` | said by public columns in the other spelling that the key has |
 //! | `:` | column `attr_<key>`, every sign but letters and digits replaced by `_` |
 //! | `.` | the next entry of the map `attributes` |
 //!
@@ -99,12 +100,13 @@ const SHAPE_COLUMN: &str = "attribute_shape";
 #[derive(Clone, Copy, Debug)]
 struct KeyPlan {
     lift: Option<Lift>,
+    other_lift: Option<Lift>,
     hot: Option<u16>,
 }
 
 impl KeyPlan {
     fn of(key: &str) -> Self {
-        Self { lift: Lift::of(key), hot: HOT_KEYS.binary_search(&key).ok().map(|place| place as u16) }
+        Self { lift: Lift::of(key), other_lift: Lift::other_of(key), hot: HOT_KEYS.binary_search(&key).ok().map(|place| place as u16) }
     }
 }
 
@@ -149,7 +151,7 @@ impl AttributeWriter {
             let kind = write_value(value, &mut self.value);
             let place = self.choose_place(plan, kind, public);
             match place {
-                Place::Public => {}
+                Place::Public | Place::PublicOther => {}
                 Place::Column(column) => {
                     let builder = &mut self.hot[usize::from(column)];
                     fill_with_nulls(builder, self.rows);
@@ -183,10 +185,11 @@ impl AttributeWriter {
         if !matches!(kind, 's' | 'i' | 'd' | 'b') {
             return Place::Map;
         }
-        if let Some(lift) = plan.lift {
+        for (lift, place) in [(plan.lift, Place::Public), (plan.other_lift, Place::PublicOther)] {
+            let Some(lift) = lift else { break };
             self.rendered.clear();
             if lift.render(public, &mut self.rendered) && self.rendered == self.value {
-                return Place::Public;
+                return place;
             }
         }
         match plan.hot {
@@ -235,6 +238,7 @@ impl MapKeys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Public,
+    PublicOther,
     Column(u16),
     Map,
 }
@@ -287,6 +291,7 @@ fn push_line(out: &mut String, kind: char, place: Place, key: &str) {
     out.push(kind);
     out.push(match place {
         Place::Public => '=',
+        Place::PublicOther => '~',
         Place::Column(_) => ':',
         Place::Map => '.',
     });
@@ -337,6 +342,7 @@ fn parse_line(line: &str) -> Option<Line> {
     let key = unescape(signs.as_str());
     let place = match place {
         '=' => LinePlace::Public(Lift::of(&key)?),
+        '~' => LinePlace::Public(Lift::other_of(&key)?),
         ':' => LinePlace::Column(HOT_KEYS.binary_search(&key.as_str()).ok()? as u16),
         '.' => LinePlace::Map,
         _ => return None,

@@ -255,6 +255,12 @@ impl Lift {
         Self::KEYS.binary_search_by_key(&key, |(key, _)| key).ok().map(|place| Self::KEYS[place].1)
     }
 
+    /// The other spelling of `key`, for keys whose senders do not agree. Never changed either.
+    pub(super) fn other_of(key: &str) -> Option<Self> {
+        // Envoy by itself says the cluster's name, Istio its own with a semicolon.
+        (key == "upstream_cluster.name").then_some(Self::UpstreamCluster)
+    }
+
     /// Writes the value into `out`, which must be empty; false when the columns do not say it.
     pub(super) fn render(self, row: &Public<'_>, out: &mut String) -> bool {
         let text = |out: &mut String, text: Option<&str>| text.inspect(|text| out.push_str(text)).is_some();
