@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use hashbrown::HashSet;
@@ -167,11 +168,13 @@ impl Segment {
             if rows.iter().any(|range| range.end > total) {
                 return Err(Failure::Damaged("the trace index names rows beyond the end of the file".to_owned()));
             }
-            let batches = self.read_selection(metadata, &rows, None).await?;
+            let received = spans::received_schema();
+            let columns = columns_with_values(&metadata, &received);
+            let batches = self.read_selection(metadata, &rows, &columns).await?;
             let mut found = Vec::new();
             let mut restore = Restore::default();
             for batch in &batches {
-                found.extend(spans::from_batch(&restore.batch(batch)?)?);
+                found.extend(spans::from_batch(&restore.received(batch)?)?);
             }
             // The index knows traces by 56 bits of a hash.
             found.retain(|span| traces.contains(&span.trace_id));
@@ -260,7 +263,7 @@ impl Segment {
     ) -> Result<Vec<Range<usize>>, Failure> {
         let mut rows = Vec::new();
         let mut row = 0;
-        for batch in self.read_selection(metadata, &[], Some("trace_id")).await? {
+        for batch in self.read_all(metadata, "trace_id").await? {
             for id in spans::trace_ids(&batch)? {
                 if traces.contains(&id) {
                     rows.push(row..row + 1);
@@ -271,24 +274,27 @@ impl Segment {
         Ok(rows)
     }
 
-    /// Some rows of all columns, or all rows of one column.
+    /// Some rows of some columns.
     async fn read_selection(
         &self,
         metadata: ArrowReaderMetadata,
         rows: &[Range<usize>],
-        column: Option<&str>,
+        columns: &[&str],
     ) -> Result<Vec<RecordBatch>, Failure> {
         let total = metadata.metadata().file_metadata().num_rows() as usize;
         let builder =
             ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(), metadata).with_batch_size(BATCH_ROWS);
-        let builder = match column {
-            Some(column) => {
-                let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
-                builder.with_projection(mask)
-            }
-            None => builder.with_row_selection(selection(rows, total)),
-        };
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        let builder = builder.with_projection(mask).with_row_selection(selection(rows, total));
         Ok(builder.build()?.try_collect().await?)
+    }
+
+    /// All rows of one column.
+    async fn read_all(&self, metadata: ArrowReaderMetadata, column: &str) -> Result<Vec<RecordBatch>, Failure> {
+        let builder =
+            ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader(), metadata).with_batch_size(BATCH_ROWS);
+        let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
+        Ok(builder.with_projection(mask).build()?.try_collect().await?)
     }
 
     /// Quarantines the file when that is why the read failed.
@@ -307,6 +313,23 @@ impl Segment {
         self.quarantine(reason);
         Ok(T::default())
     }
+}
+
+/// The columns of `schema` in which the file has any value, as far as its footer says so: most attributes are sent by
+/// one kind of proxy only, and a column of nulls costs as much to open as any other.
+fn columns_with_values<'s>(metadata: &ArrowReaderMetadata, schema: &'s Schema) -> Vec<&'s str> {
+    let names = || schema.fields().iter().map(|field| field.name().as_str());
+    let nullable = schema.fields().iter().filter(|field| field.is_nullable());
+    let mut empty: HashSet<&str> = nullable.map(|field| field.name().as_str()).collect();
+    for group in metadata.metadata().row_groups() {
+        for column in group.columns() {
+            let nulls = column.statistics().and_then(|statistics| statistics.null_count_opt());
+            if nulls != Some(column.num_values().cast_unsigned()) {
+                empty.remove(column.column_path().parts().first().map_or("", String::as_str));
+            }
+        }
+    }
+    names().filter(|name| !empty.contains(name)).collect()
 }
 
 /// Ascending ranges as a selection over all rows.

@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use hashbrown::HashMap;
 use windrose_proto::Text;
 use windrose_proto::id::{SpanId, TraceId};
@@ -43,6 +43,43 @@ use crate::row::SpanRow;
 pub fn schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| to_batch(&[]).schema());
     Arc::clone(&SCHEMA)
+}
+
+/// What the rules read out of a span: a span as it was received is made without these columns.
+const READ_OUT: [&str; 22] = [
+    "consumer",
+    "delay_ms",
+    "dst_namespace",
+    "dst_rule",
+    "dst_service",
+    "error",
+    "fault",
+    "fault_rule",
+    "grpc_status",
+    "identity_rule",
+    "protocol",
+    "proxy_kind",
+    "proxy_rule",
+    "reasons",
+    "retry",
+    "role_rule",
+    "sampled",
+    "tls",
+    "upstream_subset",
+    "vantage",
+    "vantage_rule",
+    "workload",
+];
+
+/// The columns that [`from_batch`] needs. A lookup of one trace spends its time on columns, not on rows.
+#[must_use]
+pub fn received_schema() -> SchemaRef {
+    static RECEIVED: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let all = schema();
+        let is_received = |field: &&FieldRef| READ_OUT.binary_search(&field.name().as_str()).is_err();
+        Arc::new(Schema::new(all.fields().iter().filter(is_received).cloned().collect::<Vec<_>>()))
+    });
+    Arc::clone(&RECEIVED)
 }
 
 /// Puts the spans of a trace together, traces by their first start, spans by start. Equal input
@@ -195,7 +232,7 @@ fn parse_status(word: &str) -> Option<StatusCode> {
 /// # Errors
 /// When a column is missing or holds what this version does not know.
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<Span>, TableError> {
-    let batch = Restore::default().batch(batch)?;
+    let batch = Restore::default().received(batch)?;
     let reader = Reader::new(&batch);
     let (trace_id, span_id) = (reader.id("trace_id")?, reader.id("span_id")?);
     let (parent, start) = (reader.id("parent_span_id")?, reader.long("start_ns")?);

@@ -39,6 +39,17 @@ proptest! {
     }
 
     #[test]
+    fn a_span_needs_no_column_that_rules_read_out(rows in vec(span_row(), 0..8)) {
+        let batch = spans::to_batch(&rows);
+        let received = spans::received_schema();
+        let kept: Vec<usize> =
+            received.fields().iter().map(|field| batch.schema_ref().index_of(field.name()).unwrap()).collect();
+        prop_assert_eq!(kept.len() + 22, batch.num_columns());
+        let spans: Vec<_> = rows.iter().map(|row| (*row.span).clone()).collect();
+        prop_assert_eq!(spans::from_batch(&batch.project(&kept).unwrap()).unwrap(), spans);
+    }
+
+    #[test]
     fn other_writers_types_and_order_read_the_same(rows in vec(hop_row(), 1..6)) {
         let batch = hops::to_batch(&rows);
         prop_assert_eq!(hops::from_batch(&rewritten(&batch)).unwrap(), rows);

@@ -106,7 +106,11 @@ struct KeyPlan {
 
 impl KeyPlan {
     fn of(key: &str) -> Self {
-        Self { lift: Lift::of(key), other_lift: Lift::other_of(key), hot: HOT_KEYS.binary_search(&key).ok().map(|place| place as u16) }
+        Self {
+            lift: Lift::of(key),
+            other_lift: Lift::other_of(key),
+            hot: HOT_KEYS.binary_search(&key).ok().map(|place| place as u16),
+        }
     }
 }
 

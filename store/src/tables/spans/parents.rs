@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray, Int32Array, RecordBatch};
 
-use super::super::columns::{Reader, id_at, ids};
-use super::super::{Table, TableError, conform};
+use super::super::TableError;
+use super::super::columns::{self, Reader, id_at, ids};
 
 /// Farther parents are of traces with so many spans side by side that few ids are saved.
 const BACK_MAX: usize = 256;
@@ -100,7 +100,18 @@ impl Restore {
     /// # Errors
     /// When a column is missing or a distance leads nowhere.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
-        let batch = conform(batch, Table::Spans)?;
+        self.conformed(columns::conform(batch, &super::schema())?)
+    }
+
+    /// The next rows with the columns of [`super::received_schema`].
+    ///
+    /// # Errors
+    /// As [`Self::batch`].
+    pub fn received(&mut self, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
+        self.conformed(columns::conform(batch, &super::received_schema())?)
+    }
+
+    fn conformed(&mut self, batch: RecordBatch) -> Result<RecordBatch, TableError> {
         let reader = Reader::new(&batch);
         let (traces, spans) = (reader.id("trace_id")?, reader.id("span_id")?);
         let restored = self.ids(traces, spans, reader.id("parent_span_id")?, reader.int("parent_back")?)?;
