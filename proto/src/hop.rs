@@ -133,7 +133,7 @@ pub struct Hop {
     pub fault: Fault,
     pub fault_at: Option<FaultAt>,
     /// Sorted and unique.
-    pub reasons: SmallVec<[Reason; 2]>,
+    pub reasons: SmallVec<[Reason; 1]>,
     /// 0 for the first attempt.
     pub retry: u8,
     /// No later attempt of the same request exists: this one counts as the call.
@@ -208,7 +208,7 @@ pub struct Request {
     pub grpc_status: Option<u8>,
     pub error: bool,
     pub fault: Fault,
-    pub reasons: SmallVec<[Reason; 2]>,
+    pub reasons: SmallVec<[Reason; 1]>,
     pub start: UnixNanos,
     pub duration_nanos: u64,
     pub span_count: u32,

@@ -69,7 +69,7 @@ pub struct Outcome {
     /// Response flags as written, without `-`.
     pub flags: SmallVec<[Text; 1]>,
     /// Sorted and unique.
-    pub reasons: SmallVec<[Reason; 2]>,
+    pub reasons: SmallVec<[Reason; 1]>,
     pub error: bool,
     pub fault: Fault,
     pub fault_rule: Rule,
@@ -164,7 +164,6 @@ pub struct NormalSpan {
     pub path: Option<Text>,
     /// Route template named by the proxy or framework (`http.route` and kin).
     pub route: Option<Text>,
-    pub consumer: Option<Text>,
     pub request_id: Option<Text>,
     pub request_bytes: Option<u64>,
     pub response_bytes: Option<u64>,
@@ -179,10 +178,8 @@ pub struct NormalSpan {
     pub leg: Option<Leg>,
     /// Kong's balancer reported that this try failed and the next one followed.
     pub kong_next: bool,
-    /// Service named by a proxy that emits no client span (rule T5).
-    pub inferred_service: Option<Text>,
-    /// Envoy's `downstream_cluster`: the calling service, when the caller announces itself.
-    pub downstream_cluster: Option<Text>,
+    /// What few spans say.
+    pub hints: Option<Box<Hints>>,
     /// Whether the proxy made the answer itself, when it says so (`response_code_details`).
     pub local_reply: Option<bool>,
     /// Set when this is no span but an access log entry, which knows no parent.
@@ -193,7 +190,31 @@ pub struct NormalSpan {
     pub fact: Option<Arc<Fact>>,
 }
 
+/// What few spans say, kept apart so that the others, of which a million may be open, do not make room for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub consumer: Option<Text>,
+    /// Service named by a proxy that emits no client span (rule T5).
+    pub inferred_service: Option<Text>,
+    /// Envoy's `downstream_cluster`: the calling service, when the caller announces itself.
+    pub downstream_cluster: Option<Text>,
+}
+
+impl Hints {
+    /// `None` when there are none.
+    #[must_use]
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
 impl NormalSpan {
+    /// Who called, by the name that a gateway authenticated.
+    #[must_use]
+    pub fn consumer(&self) -> Option<&Text> {
+        self.hints.as_ref()?.consumer.as_ref()
+    }
+
     /// How long it took; 0 when the clock went backwards.
     #[must_use]
     pub const fn duration_nanos(&self) -> u64 {
@@ -203,6 +224,7 @@ impl NormalSpan {
     /// Bytes this span holds in an open trace, shared parts not counted.
     #[must_use]
     pub fn heap_estimate_bytes(&self) -> usize {
-        size_of::<Self>() + self.name.len() + self.path.as_ref().map_or(0, |path| path.len())
+        let hints = self.hints.as_ref().map_or(0, |_| size_of::<Hints>());
+        size_of::<Self>() + hints + self.name.len() + self.path.as_ref().map_or(0, |path| path.len())
     }
 }

@@ -6,7 +6,7 @@ use windrose_proto::model::Reason;
 use crate::normalise::outcome::reason_of_flag;
 
 /// The reasons of a comma-separated list of flags, without repetition. `-` is none.
-pub(super) fn reasons(flags: &str) -> SmallVec<[Reason; 2]> {
+pub(super) fn reasons(flags: &str) -> SmallVec<[Reason; 1]> {
     let mut found = SmallVec::new();
     for flag in flags.split(',').map(str::trim).filter(|flag| !matches!(*flag, "" | "-" | "unknown")) {
         let reason = reason_of_flag(flag);

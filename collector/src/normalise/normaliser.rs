@@ -8,7 +8,7 @@ use std::sync::Arc;
 use windrose_proto::Text;
 use windrose_proto::attributes::Value;
 use windrose_proto::model::{IngestProtocol, Protocol, ProxyKind};
-use windrose_proto::normal::{Connections, Destination, Identity, Leg, NormalSpan};
+use windrose_proto::normal::{Connections, Destination, Hints, Identity, Leg, NormalSpan};
 use windrose_proto::span::{Span, StatusCode};
 
 use super::attrs::{Key, View};
@@ -113,7 +113,6 @@ impl Normaliser {
             host,
             path: path(view, protocol),
             route: view.first_text(&[Key::HttpRoute, Key::KongRouteName]).cloned(),
-            consumer: view.text(Key::KongConsumer).cloned(),
             request_id: view.first_text(&[Key::RequestId, Key::KongRequestId]).cloned(),
             request_bytes: bytes(view, &[Key::RequestSize, Key::RequestBodySize, Key::RequestContentLength]),
             response_bytes: bytes(view, &[Key::ResponseSize, Key::ResponseBodySize, Key::ResponseContentLength]),
@@ -123,14 +122,22 @@ impl Normaliser {
             peer_port,
             leg: leg(view, proxy_kind),
             kong_next: view.text(Key::KongBalancerState).is_some_and(|state| &**state == "next"),
-            inferred_service: view.text(Key::ApisixServiceName).cloned(),
-            downstream_cluster: view.text(Key::DownstreamCluster).cloned(),
+            hints: hints(view),
             local_reply: local_reply(view),
             logged: (span.ingest == IngestProtocol::AccessLog).then(|| Arc::new(connections(view))),
             mirror,
             fact: fact::read(span).map(Arc::new),
         }
     }
+}
+
+fn hints(view: &View<'_>) -> Option<Box<Hints>> {
+    let hints = Hints {
+        consumer: view.text(Key::KongConsumer).cloned(),
+        inferred_service: view.text(Key::ApisixServiceName).cloned(),
+        downstream_cluster: view.text(Key::DownstreamCluster).cloned(),
+    };
+    hints.boxed()
 }
 
 /// What Envoy calls the span of a request it mirrors.

@@ -24,7 +24,7 @@ pub(super) fn outcome(reading: &Reading<'_>, kind: ProxyKind) -> Outcome {
     let http_status = http_status(view, kind);
     let grpc_status = grpc_status(view);
     let flags = flags(view);
-    let mut reasons: SmallVec<[Reason; 2]> = flags.iter().map(|flag| reason_of_flag(flag)).collect();
+    let mut reasons: SmallVec<[Reason; 1]> = flags.iter().map(|flag| reason_of_flag(flag)).collect();
     if let Some(reason) = view.get(Key::ErrorReason).and_then(|value| reason_of_reset(value.as_str()?)) {
         reasons.push(reason);
     }
@@ -54,7 +54,7 @@ pub(super) fn outcome(reading: &Reading<'_>, kind: ProxyKind) -> Outcome {
 }
 
 /// Reasons are a set.
-pub(crate) fn sort_reasons(reasons: &mut SmallVec<[Reason; 2]>) {
+pub(crate) fn sort_reasons(reasons: &mut SmallVec<[Reason; 1]>) {
     reasons.sort_unstable();
     reasons.dedup();
 }
@@ -104,7 +104,7 @@ fn fault(
     kind: ProxyKind,
     http_status: Option<u16>,
     no_flags: bool,
-    reasons: &mut SmallVec<[Reason; 2]>,
+    reasons: &mut SmallVec<[Reason; 1]>,
 ) -> (Fault, &'static str) {
     let view = &reading.view;
     let source = view.get(Key::ApisixResponseSource).and_then(|value| value.as_str());

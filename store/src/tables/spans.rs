@@ -110,7 +110,7 @@ pub fn to_batch(rows: &[SpanRow]) -> RecordBatch {
     push_destination(&mut columns, normals.clone());
     public::push(&mut columns, &public);
     push_outcome(&mut columns, normals.clone());
-    columns.text_opt("consumer", normals.clone().map(|normal| normal.consumer.as_deref()));
+    columns.text_opt("consumer", normals.clone().map(|normal| normal.consumer().map(|name| &**name)));
     columns.text("tls", normals.map(|normal| normal.tls.as_str()));
     push_envelope(&mut columns, rows);
     let mut attributes = AttributeWriter::default();

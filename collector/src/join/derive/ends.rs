@@ -153,7 +153,7 @@ impl<'r, 'a> Ends<'r, 'a> {
     /// S1b: the caller's Envoy announces its own service.
     fn announced(&self, entry: RowId) -> Option<Node> {
         let row = self.rows.get(entry);
-        let name = row.span.downstream_cluster.as_ref()?;
+        let name = row.span.hints.as_ref()?.downstream_cluster.as_ref()?;
         let (service, namespace) = match name.rsplit_once('.') {
             Some((service, namespace)) => (service, Some(namespace.into())),
             None => (&**name, None),

@@ -400,7 +400,8 @@ fn answered_itself(row: &Row<'_>) -> bool {
 /// T5: the service an APISIX route names; the host an egress proxy was asked for.
 fn inferred_destination(row: &Row<'_>) -> Option<Arc<Destination>> {
     let is_egress = row.role == NodeRole::Egress;
-    let host = if is_egress { row.span.host.as_ref() } else { row.span.inferred_service.as_ref() }?;
+    let named = || row.span.hints.as_ref()?.inferred_service.as_ref();
+    let host = if is_egress { row.span.host.as_ref() } else { named() }?;
     let named = service_of_host(host);
     Some(Arc::new(Destination {
         service: named.service.map_or_else(|| host.clone(), Into::into),

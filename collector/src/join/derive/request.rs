@@ -50,7 +50,7 @@ pub(super) fn build(rows: &Rows<'_>, drafts: &mut [Draft]) -> Request {
         method: told(|row| row.span.method.clone()),
         host: told(|row| row.span.host.clone()),
         path: told(|row| row.span.path.clone()),
-        consumer: rows.rows.iter().filter(|other| other.node == row.node).find_map(|row| row.span.consumer.clone()),
+        consumer: rows.rows.iter().filter(|other| other.node == row.node).find_map(|row| row.span.consumer().cloned()),
         request_id: told(|row| row.span.request_id.clone()),
         http_status: row.outcome.http_status,
         grpc_status: row.outcome.grpc_status,
