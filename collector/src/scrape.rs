@@ -9,7 +9,7 @@
 //! Invariants:
 //! - a page is used whole or not at all, and the target's last error says why not;
 //! - memory: one page per scrape that is under way, within its body limit, and what is remembered of
-//!   each target's lines; when the channel is full, scrapes wait and later ones are skipped, never
+//!   each target's lines; as many pages with new lines are taken apart at a time as there are cores; when the channel is full, scrapes wait and later ones are skipped, never
 //!   piled up;
 //! - files are read in `discovery` only; tasks are made in [`manager`] only.
 
@@ -26,6 +26,7 @@ mod discovery;
 pub mod manager;
 mod md5;
 pub mod page;
+mod pending;
 pub mod protocol;
 pub mod relabel;
 pub mod series;

@@ -1,10 +1,11 @@
 //! The set of targets: what should be scraped, what is, and how one becomes the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use windrose_proto::tenant::TenantId;
@@ -34,6 +35,7 @@ pub struct Scraper {
     events: mpsc::Sender<ScrapeEvent>,
     overrides: InForce,
     buffers: Arc<PageBuffers>,
+    cores: Arc<Semaphore>,
     pools: BTreeMap<String, Pool>,
     /// Targets that ended lately, and what tells their workers that others have taken over.
     ended: Vec<(LabelSet, Weak<AtomicBool>)>,
@@ -130,7 +132,9 @@ impl Scraper {
         let handle = ScrapeHandle { configs: Arc::new(sender), board: Arc::clone(&board) };
         let (pools, ended, workers) = (BTreeMap::new(), Vec::new(), JoinSet::new());
         let (buffers, found) = (Arc::default(), Arc::new(Notify::new()));
-        let scraper = Self { configs, board, clock, store, events, overrides, buffers, pools, ended, found, workers };
+        let cores = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)));
+        let scraper =
+            Self { configs, board, clock, store, events, overrides, buffers, cores, pools, ended, found, workers };
         (handle, scraper)
     }
 
@@ -249,6 +253,7 @@ impl Scraper {
                     status: running.status,
                     overrides: self.overrides.clone(),
                     buffers: Arc::clone(&self.buffers),
+                    cores: Arc::clone(&self.cores),
                     is_succeeded: running.is_succeeded,
                 };
                 self.workers.spawn(worker.run(running.removed, shutdown.clone()));

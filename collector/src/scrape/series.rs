@@ -19,7 +19,7 @@ use windrose_store::metrics::{Append, SeriesRef};
 
 use super::ScrapeReport;
 use super::page::{self, FUTURE_MAX_MILLIS, NAME_LABEL, PageCounts, PageError};
-use super::relabel::LabelSet;
+use super::pending::PendingSamples;
 use super::target::Target;
 use crate::exposition::{self, Dialect, Entry, Line, LineId, LineTable, Numbers, PageReader, Series};
 use crate::metrics_map::state::FORGOTTEN_AFTER_SCRAPES;
@@ -90,15 +90,6 @@ enum Place {
     /// The store refused it. Tried again once in a while.
     Refused,
     Series(SeriesRef),
-}
-
-/// A sample whose series is not resolved: a page that turns out bad must not create series.
-struct Pending {
-    line: LineId,
-    labels: LabelSet,
-    millis: i64,
-    value: f64,
-    exemplar: Option<Exemplar>,
 }
 
 /// What the counters of a page told.
@@ -239,12 +230,10 @@ impl TargetSeries {
         }
     }
 
-    fn resolve(&mut self, pending: Vec<Pending>, append: &mut Append, mut counts: PageCounts) -> PageCounts {
-        for sample in pending {
-            let labels: Vec<(&str, &str)> =
-                sample.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    fn resolve(&mut self, mut pending: PendingSamples, append: &mut Append, mut counts: PageCounts) -> PageCounts {
+        for sample in pending.take() {
             // Counted by the store with its reason.
-            let Ok(series) = append.series_of(&labels) else {
+            let Ok(series) = append.series_of(&pending.labels(&sample)) else {
                 self.lines.memory_mut(sample.line).place = Place::Refused;
                 counts.samples_refused += 1;
                 continue;
@@ -333,18 +322,18 @@ struct Reading<'r> {
     append: &'r mut Append,
     families: &'r mut BTreeMap<Box<str>, Metadata>,
     untold: &'r mut Vec<Box<str>>,
-    pending: Vec<Pending>,
+    pending: PendingSamples,
 }
 
 impl<'r> Reading<'r> {
-    const fn new(
+    fn new(
         target: &'r Target,
         page: Page<'r>,
         append: &'r mut Append,
         families: &'r mut BTreeMap<Box<str>, Metadata>,
         untold: &'r mut Vec<Box<str>>,
     ) -> Self {
-        Self { target, page, append, families, untold, pending: Vec::new() }
+        Self { target, page, append, families, untold, pending: PendingSamples::default() }
     }
 
     fn read<'p>(
@@ -421,7 +410,7 @@ impl<'r> Reading<'r> {
                 };
                 page::check_labels(self.target, &labels)?;
                 let exemplar = numbers.exemplar.as_ref().map(|exemplar| exemplar_of(exemplar, millis));
-                self.pending.push(Pending { line, labels, millis, value: numbers.value, exemplar });
+                self.pending.push(line, &labels, (millis, numbers.value), exemplar);
             }
         }
         Ok(true)

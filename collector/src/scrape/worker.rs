@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windrose_proto::time::{Clock, UnixNanos};
@@ -47,6 +47,8 @@ pub(super) struct Worker {
     pub(super) status: StatusCell,
     pub(super) overrides: InForce,
     pub(super) buffers: Arc<PageBuffers>,
+    /// Pages that may be taken apart on other threads at a time.
+    pub(super) cores: Arc<Semaphore>,
     /// Another target has taken over the series of this one.
     pub(super) is_succeeded: Arc<AtomicBool>,
 }
@@ -190,6 +192,9 @@ impl Worker {
         if !answer.is_gzip && answer.expected_bytes() <= inline_max_bytes {
             return digest(&target, &options, &buffers, answer, scraped_at, series, append);
         }
+        // Never closed, so there always is one in the end. At a start every page is new: all at once they would need
+        // many times the memory, and be done no sooner.
+        let _core = self.cores.acquire().await;
         let work = move || digest(&target, &options, &buffers, answer, scraped_at, series, append);
         match tokio::task::spawn_blocking(work).await {
             Ok(digest) => digest,
