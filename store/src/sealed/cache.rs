@@ -9,11 +9,12 @@ use windrose_proto::edge::{EdgeKey, EdgeRow, EdgeStats, SEALED_WINDOW_NANOS};
 use crate::cache::Cache;
 use crate::edge_sums::{Detail, EdgeSums, stats_bytes};
 
-/// Memory for cached rows. A row takes about 1 KiB, so this holds 100 minutes of 1 200 edges.
-const ROWS_BUDGET_BYTES: usize = 128 << 20;
-/// Memory for sums of less than a day, and as much again for those of days. An edge takes about 4 KiB, so either
-/// holds a dozen to twenty spans of time of 1 200 edges: those that dashboards ask for again, and what they are made of.
-const SUMS_BUDGET_BYTES: usize = 96 << 20;
+/// Memory for cached rows. A row takes about 1 KiB, so this holds 80 minutes of 1 200 edges.
+const ROWS_BUDGET_BYTES: usize = 96 << 20;
+/// Memory for sums of less than a day. An edge takes about 5 KiB: sixty steps of a month of 400 edges are 120 MiB.
+const SHORT_BUDGET_BYTES: usize = 192 << 20;
+/// Memory for sums of a day and more: ten of 1 200 edges.
+const LONG_BUDGET_BYTES: usize = 64 << 20;
 
 const DAY: u64 = 1440 * SEALED_WINDOW_NANOS;
 
@@ -39,7 +40,7 @@ pub(super) struct SumCache {
 
 impl Default for SumCache {
     fn default() -> Self {
-        Self { short: Cache::new(SUMS_BUDGET_BYTES), long: Cache::new(SUMS_BUDGET_BYTES) }
+        Self { short: Cache::new(SHORT_BUDGET_BYTES), long: Cache::new(LONG_BUDGET_BYTES) }
     }
 }
 

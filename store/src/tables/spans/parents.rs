@@ -100,7 +100,7 @@ impl Restore {
     /// # Errors
     /// When a column is missing or a distance leads nowhere.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
-        self.conformed(columns::conform(batch, &super::schema())?)
+        self.conformed(&columns::conform(batch, &super::schema())?)
     }
 
     /// The next rows with the columns of [`super::received_schema`].
@@ -108,15 +108,15 @@ impl Restore {
     /// # Errors
     /// As [`Self::batch`].
     pub fn received(&mut self, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
-        self.conformed(columns::conform(batch, &super::received_schema())?)
+        self.conformed(&columns::conform(batch, &super::received_schema())?)
     }
 
-    fn conformed(&mut self, batch: RecordBatch) -> Result<RecordBatch, TableError> {
-        let reader = Reader::new(&batch);
+    fn conformed(&mut self, batch: &RecordBatch) -> Result<RecordBatch, TableError> {
+        let reader = Reader::new(batch);
         let (traces, spans) = (reader.id("trace_id")?, reader.id("span_id")?);
         let restored = self.ids(traces, spans, reader.id("parent_span_id")?, reader.int("parent_back")?)?;
         let none = Int32Array::new_null(batch.num_rows());
-        replace(&batch, Arc::new(restored), Arc::new(none))
+        replace(batch, Arc::new(restored), Arc::new(none))
     }
 
     /// The ids of the parents of the next rows, from the columns that say them.
