@@ -12,8 +12,8 @@
 //! | the first push | as with pages nothing is known from before, unless what is pushed began after this process did, or tells differences |
 //! | order | a push that is earlier than the last one, or the same once more, is left out; one that came in parts is put together by its time |
 //!
-//! Memory: at most [`PROXIES_MAX`] senders and [`SERIES_MAX`] series of all of them. A sender that was
-//! silent for [`FORGOTTEN_AFTER`] makes room.
+//! Memory: at most `PROXIES_MAX` senders and `SERIES_MAX` series of all of them. A sender that was
+//! silent for `FORGOTTEN_AFTER` makes room.
 
 use std::ops::Range;
 use std::sync::Arc;
