@@ -22,6 +22,7 @@ use std::time::Duration;
 use windrose_proto::Text;
 use windrose_proto::attributes::{KeyValue, Value};
 use windrose_proto::id::{SpanId, TraceId};
+use windrose_proto::limits;
 use windrose_proto::model::SpanKind;
 use windrose_proto::reject::RejectReason;
 use windrose_proto::span::Resource;
@@ -30,6 +31,7 @@ use windrose_proto::time::UnixNanos;
 use self::fields::{Field, Fields};
 use super::fnv::Fnv64;
 use super::sink::{Budget, CappedAttributes, Draft, Refusal, SpanKindOrDefault};
+use super::text::cut;
 
 /// A log record as far as access logs need it.
 #[derive(Debug)]
@@ -84,7 +86,8 @@ pub(super) fn draft(record: LogRecord, resource: &Resource, budget: &mut Budget)
     let mut draft = Draft {
         trace_id: Some(trace_id),
         span_id: Some(span_id),
-        name: fields.text(Field::Method).cloned().unwrap_or_default(),
+        // A log format may put anything there.
+        name: cut(fields.text(Field::Method).cloned().unwrap_or_default(), limits::NAME_MAX_BYTES),
         kind: SpanKindOrDefault(kind(&fields)),
         start,
         end: start.plus(duration),

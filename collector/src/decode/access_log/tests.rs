@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::json;
+use windrose_proto::limits;
 use windrose_proto::model::{IngestProtocol, SpanKind};
 use windrose_proto::reject::RejectReason;
 use windrose_proto::span::Span;
@@ -45,6 +46,15 @@ fn check(record: &serde_json::Value, kind: SpanKind, millis: u64, expect: &[(&st
     }
     assert_eq!(span.parent_span_id, None);
     assert_eq!(span.ingest, IngestProtocol::AccessLog);
+}
+
+#[test]
+fn a_method_of_any_length_makes_a_name_within_the_limit() {
+    let method = "ü".repeat(limits::NAME_MAX_BYTES);
+    let line = json!({"method": method, "response_code": 200, "response_flags": "-"}).to_string();
+    let span = span(&json!({"timeUnixNano": "1795196397812202000", "body": line}));
+    assert_eq!(span.name.len(), limits::NAME_MAX_BYTES);
+    assert!(span.name.chars().all(|sign| sign == 'ü'), "cut between two characters");
 }
 
 #[test]
