@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::ast::{
-    Aggregate, At, Binary, Cardinality, Duration, DurationExpr, Expr, Extension, MatrixSelector, NumberLiteral,
-    Subquery, VectorSelector,
+    Aggregate, At, Binary, BinaryOp, Cardinality, Duration, DurationExpr, Expr, Extension, MatrixSelector,
+    NumberLiteral, Subquery, VectorSelector,
 };
 use crate::duration;
 use crate::number::{format_fixed, format_general};
@@ -40,6 +40,7 @@ impl fmt::Display for Expr {
                 }
                 write!(f, "{})", node.expr)
             }
+            Self::Binary(node) if has_infinite_base(node) => write!(f, "Inf {} {}", operator(node), node.rhs),
             Self::Binary(node) => write!(f, "{} {} {}", node.lhs, operator(node), node.rhs),
             Self::Unary(node) => write!(f, "{}{}", if node.negate { "-" } else { "+" }, node.expr),
             Self::Paren(node) => write!(f, "({})", node.expr),
@@ -155,6 +156,12 @@ fn aggregate_head(node: &Aggregate) -> String {
     } else {
         format!("{name} by ({}) ", label_list(&node.grouping))
     }
+}
+
+/// `+Inf ^ x` would be read as `+(Inf ^ x)`, and be printed with one more sign each time.
+fn has_infinite_base(node: &Binary) -> bool {
+    let is_infinite = |number: &NumberLiteral| number.value == f64::INFINITY;
+    node.op == BinaryOp::Pow && matches!(&node.lhs, Expr::Number(number) if is_infinite(number))
 }
 
 /// The operator with its modifiers.

@@ -105,6 +105,16 @@ fn nesting_is_bounded() {
 }
 
 #[test]
+fn an_infinite_base_is_printed_without_a_sign() {
+    for text in ["Inf ^ x", "1e999 ^ -x", "a % 5e999 ^ b"] {
+        let printed = parse_expr(text, ParseOptions::ALL).unwrap().to_string();
+        assert!(printed.contains("Inf ^") && !printed.contains('+'), "{printed}");
+        assert_eq!(parse_expr(&printed, ParseOptions::ALL).unwrap().to_string(), printed);
+    }
+    assert_eq!(parse_expr("x ^ Inf", ParseOptions::ALL).unwrap().to_string(), "x ^ +Inf");
+}
+
+#[test]
 fn selectors_take_no_range() {
     assert_eq!(parse_selector("temp[5m]").unwrap_err().to_string(), "1:5: parse error: unexpected \"[\"");
     assert_eq!(parse_selector("{a=\"b\"}").unwrap().len(), 1);
