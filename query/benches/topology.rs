@@ -1,6 +1,6 @@
 //! What merging rollup rows to a graph costs: `cargo bench -p windrose-query --bench topology`.
 //!
-//! A topology answer reads rows of every edge and window of its range and adds them up.
+//! An answer adds up sums of blocks of time; this is what making one of them of its rows takes, and the graph of it.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -20,10 +20,9 @@ use windrose_proto::model::{Direction, NodeRole};
 mod tests;
 
 /// How much is kept per public route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Detail {
     /// Where requests enter and leave everything, elsewhere how often.
-    #[default]
     Calls,
     /// Everything everywhere.
     Routes,

@@ -1,6 +1,6 @@
 //! The graph: sums of rollup rows merged into nodes and edges of one scope. Everything the API says about
-//! topology, latency, routes and egress is read from here; cost depends on edges × windows, never
-//! on traffic.
+//! topology, latency, routes and egress is read from here; cost depends on edges and
+//! their routes, never on traffic.
 //!
 //! | file | what |
 //! |---|---|

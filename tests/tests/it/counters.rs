@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use windrose_tests::capture::Capture;
+use windrose_tests::client::Http;
 use windrose_tests::pages::Pages;
 use windrose_tests::places;
 use windrose_tests::replay::{Plan, shift_to_now};
@@ -55,7 +56,20 @@ fn refused(total: &ProxyTotal) -> u64 {
     if total.listener == "gateway" { codes.sum() } else { 0 }
 }
 
-pub(crate) fn differences(answer: &Topology, expect: &BTreeMap<Pair, Counted>) -> Result<(), String> {
+/// Waits until the counters of every edge say what the access logs say.
+pub(crate) async fn counters_equal(http: &Http, expect: &BTreeMap<Pair, Counted>) {
+    let answer = until("the counters to equal the access logs", SHOWN_WITHIN, async || {
+        let answer = Topology::fetch(http, &window().parameters()).await?;
+        differences(&answer, expect).map(|()| answer)
+    })
+    .await;
+    let edges = answer.edges();
+    for pair in expect.keys() {
+        check_coverage(pair, edges[pair]);
+    }
+}
+
+fn differences(answer: &Topology, expect: &BTreeMap<Pair, Counted>) -> Result<(), String> {
     let edges = answer.edges();
     let mut wrong = Vec::new();
     for (pair, expect) in expect {
@@ -70,7 +84,7 @@ pub(crate) fn differences(answer: &Topology, expect: &BTreeMap<Pair, Counted>) -
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-pub(crate) fn check_coverage(pair: &Pair, edge: Edge<'_>) {
+fn check_coverage(pair: &Pair, edge: Edge<'_>) {
     let counters = edge.number("/evidence/counter_requests");
     let total = edge.number("/calls/total");
     assert_eq!(edge.text("/calls/source"), "counter", "{pair:?}");
@@ -97,16 +111,7 @@ async fn check(name: &str, expect: impl Fn(&Truth, &Path) -> BTreeMap<Pair, Coun
     topology_of(&server.http(), window(), &truth.edges()).await;
     pages.show_last();
     pages.scraped().await;
-    let (http, expect) = (server.http(), expect(&truth, &folder));
-    let answer = until("the counters to equal the access logs", SHOWN_WITHIN, async || {
-        let answer = Topology::fetch(&http, &window().parameters()).await?;
-        differences(&answer, &expect).map(|()| answer)
-    })
-    .await;
-    let edges = answer.edges();
-    for pair in expect.keys() {
-        check_coverage(pair, edges[pair]);
-    }
+    counters_equal(&server.http(), &expect(&truth, &folder)).await;
 }
 
 #[tokio::test]

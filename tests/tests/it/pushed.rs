@@ -6,26 +6,9 @@ use windrose_tests::pages::Pages;
 use windrose_tests::places;
 use windrose_tests::replay::{Plan, shift_to_now};
 use windrose_tests::server::{Home, TestServer};
-use windrose_tests::topology::Topology;
 use windrose_tests::truth::{Tracer, Truth};
-use windrose_tests::wait::until;
 
-use crate::counters::{check_coverage, differences, logged};
-use crate::support::{SHOWN_WITHIN, window};
-
-/// Waits until the counters of every edge equal the access logs.
-async fn equals_access_logs(server: &TestServer, truth: &Truth) {
-    let (http, expect) = (server.http(), logged(truth));
-    let answer = until("the counters to equal the access logs", SHOWN_WITHIN, async || {
-        let answer = Topology::fetch(&http, &window().parameters()).await?;
-        differences(&answer, &expect).map(|()| answer)
-    })
-    .await;
-    let edges = answer.edges();
-    for pair in expect.keys() {
-        check_coverage(pair, edges[pair]);
-    }
-}
+use crate::counters::{counters_equal, logged};
 
 async fn pushed(server: &TestServer, result: &str) -> f64 {
     server.metric(&format!("windrose_metric_receive_pushed_counters_total{{result=\"{result}\"}}")).await
@@ -40,12 +23,12 @@ async fn check(name: &str) {
     let messages = plan.clone().metrics().len();
     plan.clone().without_metrics().sampled().send(&server.ports()).await;
     plan.clone().metrics().send_in_order(&server.ports()).await;
-    equals_access_logs(&server, &truth).await;
+    counters_equal(&server.http(), &logged(&truth)).await;
     assert_eq!(pushed(&server, "attached").await, messages as f64);
     // What a sender repeats is not counted again.
     plan.metrics().send_in_order(&server.ports()).await;
     assert_eq!(pushed(&server, "late").await, messages as f64);
-    equals_access_logs(&server, &truth).await;
+    counters_equal(&server.http(), &logged(&truth)).await;
 }
 
 #[tokio::test]
@@ -76,6 +59,6 @@ async fn scraped_and_pushed() {
     assert_eq!(pushed(&server, "scraped").await, messages as f64);
     pages.show_last();
     pages.scraped().await;
-    equals_access_logs(&server, &truth).await;
+    counters_equal(&server.http(), &logged(&truth)).await;
     assert_eq!(pushed(&server, "attached").await, 0.0);
 }

@@ -7,6 +7,8 @@
 //!
 //! Invariants: a distance is at most [`BACK_MAX`] and never leaves the spans of one trace that stand together, nor
 //! the row group. So the rows of a trace can be read without the rest of the file, and row groups without each other.
+//! The rows of a trace stay in the order in which they were written: another order is noticed where a distance leads
+//! nowhere, and not where it leads to another span of the trace.
 
 use std::sync::Arc;
 
@@ -146,7 +148,8 @@ impl Restore {
 fn nowhere() -> TableError {
     TableError::Inconsistent {
         column: "parent_back".to_owned(),
-        why: "no span of the trace stands there: the rows are not in the order in which they were written",
+        why: "no span of the trace stands there: the rows are not in the order in which they were written; \
+              restore the file from a backup",
     }
 }
 
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_in_another_order_are_an_error_not_other_parents() {
+    fn a_distance_that_leads_nowhere_is_an_error() {
         let like = proptest::strategy::ValueTree::current(
             &span_row().new_tree(&mut proptest::test_runner::TestRunner::deterministic()).unwrap(),
         );
