@@ -8,6 +8,7 @@ mod disturbed;
 mod generated;
 mod hard_cases;
 mod load;
+mod losses;
 mod mesh;
 mod properties;
 mod samples;

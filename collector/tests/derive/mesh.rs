@@ -176,6 +176,11 @@ pub(crate) fn spans_of(folder: &Path) -> Vec<Span> {
     records(&recording).into_iter().flat_map(|(kind, body)| load::message(kind, &body)).collect()
 }
 
+pub(crate) fn entries_of(folder: &Path) -> Vec<Span> {
+    let recording = unpacked(&folder.join("capture/otlp.bin.zst"));
+    records(&recording).into_iter().flat_map(|(kind, body)| load::logged(kind, &body)).collect()
+}
+
 fn derived(folder: &Path) -> Vec<Derived> {
     let mut normaliser = Normaliser::default();
     let traces = load::by_trace(spans_of(folder));

@@ -3,72 +3,178 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
+use windrose_proto::Text;
 use windrose_proto::hop::Node;
 use windrose_proto::id::SpanId;
 use windrose_proto::model::{Direction, Protocol, Vantage};
 
 use super::hops::Draft;
-use super::rows::{RowId, Rows};
+use super::rows::{Row, RowId, Rows};
 use super::tree::Intervals;
 
-/// Q1, Q1b, Q2: several callee entries under one span that covers all attempts are the attempts. Each
+/// Calls looked at as those that an entry without a caller goes on with; the bound keeps hostile traces linear.
+const OPEN_CALLS_MAX: usize = 16;
+
+/// Q1, Q1b, Q1c, Q2: several callee entries under one span that covers all attempts are the attempts. Each
 /// shows its own outcome; the last one shows what the caller got and how long it waited.
 pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
-    let mut by_call: HashMap<CallKey, Vec<usize>> = HashMap::new();
+    let mut groups: HashMap<Caller, Vec<usize>> = HashMap::new();
+    let reporters = Reporters::of(rows);
     for (index, draft) in drafts.iter().enumerate() {
-        if let Some(key) = CallKey::of(rows, draft) {
-            by_call.entry(key).or_default().push(index);
+        if let Some(caller) = Caller::of(rows, draft, &reporters) {
+            groups.entry(caller).or_default().push(index);
         }
     }
-    for (key, mut attempts) in by_call.into_iter().filter(|(_, attempts)| attempts.len() > 1) {
+    let mut came = NumbersThatCame::of(rows, drafts);
+    for (caller, mut attempts) in groups {
         attempts.sort_by_key(|index| {
-            let server = drafts[*index].pair.server.map(|server| rows.get(server).span.start);
-            (server, *index)
+            let pair = &drafts[*index].pair;
+            (pair.server.or(pair.client).map(|row| rows.get(row).span.start), *index)
         });
-        let mut number = 0_u8;
-        let mut previous: Option<usize> = None;
-        for index in attempts {
-            let follows = previous.is_some_and(|previous| key.is_next_attempt(&drafts[previous]));
-            number = if follows { number.saturating_add(1) } else { 0 };
-            if let Some(previous) = previous.filter(|_| follows) {
-                show_own_outcome(rows, &mut drafts[previous]);
+        match caller {
+            Caller::Span(client) => {
+                let first = drafts[attempts[0]].pair.is_adopted.then(|| came.remove(client)).flatten();
+                number_one_call(rows, drafts, &attempts, &first.unwrap_or_default());
             }
-            drafts[index].hop.retry = number;
-            previous = Some(index);
+            Caller::Missing { .. } => number_open_calls(rows, drafts, &attempts),
         }
     }
 }
 
-/// What the callee entries of one call have in common.
+/// All of them are attempts of one call; those `taken` came by spans of their own.
+fn number_one_call(rows: &Rows<'_>, drafts: &mut [Draft], attempts: &[usize], taken: &[u8]) {
+    let mut free = (0..=u8::MAX).filter(|number| !taken.contains(number));
+    for (place, index) in attempts.iter().enumerate() {
+        drafts[*index].hop.retry = free.next().unwrap_or(u8::MAX);
+        if place + 1 < attempts.len() {
+            show_own_outcome(rows, &mut drafts[*index]);
+        }
+    }
+}
+
+/// Q1b, Q1c: the span above them never came: what follows a failure tried the same again.
+fn number_open_calls(rows: &Rows<'_>, drafts: &mut [Draft], attempts: &[usize]) {
+    // The last attempt of each call.
+    let mut calls: Vec<usize> = Vec::new();
+    for index in attempts {
+        let own = Above::of(rows, &drafts[*index]);
+        let is_earlier = |call: &usize| {
+            let earlier = &drafts[*call];
+            let above = Above::of(rows, earlier);
+            if own.is_attempt { own == above } else { earlier.hop.error && own.may_equal(&above) }
+        };
+        let place = calls.iter().rev().take(OPEN_CALLS_MAX).position(is_earlier).map(|place| calls.len() - 1 - place);
+        if !own.is_attempt {
+            let number = place.map(|place| drafts[calls[place]].hop.retry.saturating_add(1));
+            drafts[*index].hop.retry = number.unwrap_or(0);
+        }
+        match place {
+            Some(place) => {
+                if !own.is_attempt && drafts[calls[place]].pair.client.is_none() {
+                    show_own_outcome(rows, &mut drafts[calls[place]]);
+                }
+                calls[place] = *index;
+            }
+            None => calls.push(*index),
+        }
+    }
+}
+
+/// The span that never came above an attempt.
+#[derive(PartialEq, Eq)]
+struct Above {
+    span: Option<SpanId>,
+    /// Whether the attempt came by a span of its own, which says its number.
+    is_attempt: bool,
+}
+
+impl Above {
+    fn of(rows: &Rows<'_>, draft: &Draft) -> Self {
+        let lowest = draft.pair.client.or(draft.pair.server);
+        let span = lowest.and_then(|row| rows.get(row).span.parent_span_id);
+        Self { span, is_attempt: draft.pair.client.is_some() }
+    }
+
+    /// An access log entry names nobody, and an entry may name an attempt that was lost as well.
+    fn may_equal(&self, other: &Self) -> bool {
+        self.span == other.span || self.span.is_none() || other.span.is_none() || self.is_attempt != other.is_attempt
+    }
+}
+
+/// Numbers of the attempts of each visit that came by spans of their own.
+struct NumbersThatCame(HashMap<RowId, Vec<u8>>);
+
+impl NumbersThatCame {
+    fn of(rows: &Rows<'_>, drafts: &[Draft]) -> Self {
+        let mut numbers: HashMap<RowId, Vec<u8>> = HashMap::new();
+        if drafts.iter().any(|draft| draft.pair.is_adopted) {
+            for draft in drafts.iter().filter(|draft| !draft.pair.is_adopted) {
+                let client = draft.pair.client.map(|client| rows.get(client)).filter(|row| row.is_up());
+                if let Some(entry) = client.and_then(|row| row.entry) {
+                    numbers.entry(entry).or_default().push(draft.hop.retry);
+                }
+            }
+        }
+        Self(numbers)
+    }
+
+    fn remove(&mut self, entry: RowId) -> Option<Vec<u8>> {
+        self.0.remove(&entry)
+    }
+}
+
+/// Who made the call of an attempt.
 #[derive(PartialEq, Eq, Hash)]
-enum CallKey {
+enum Caller {
     /// The span that covers all attempts.
     Span(RowId),
-    /// Q1b: the span that made them never came; they name it, and went to one service.
-    Missing { parent: SpanId, node: u32 },
+    /// Its span never came.
+    Missing { source: Name, destination: Name },
 }
 
-impl CallKey {
-    /// `None` for what was not tried more than once, as far as can be told.
-    fn of(rows: &Rows<'_>, draft: &Draft) -> Option<Self> {
-        let server = draft.pair.server.filter(|_| may_be_attempt(draft))?;
-        let Some(client) = draft.pair.client else {
-            let entry = rows.get(server);
-            let parent = entry.span.parent_span_id.filter(|_| entry.misses_parent())?;
-            return entry.kind.is_envoy_family().then_some(Self::Missing { parent, node: entry.node });
-        };
-        (covers_all_attempts(rows, client) || draft.pair.is_adopted).then_some(Self::Span(client))
-    }
+type Name = (Text, Option<Text>);
 
-    /// Whether what follows `earlier` tried the same again. A span that makes one call says so by itself; of one that
-    /// never came only a failure does.
-    fn is_next_attempt(&self, earlier: &Draft) -> bool {
-        match self {
-            Self::Span(_) => true,
-            Self::Missing { .. } => earlier.hop.error,
+impl Caller {
+    /// `None` for what was not tried more than once, as far as can be told.
+    fn of(rows: &Rows<'_>, draft: &Draft, reporters: &Reporters) -> Option<Self> {
+        if !may_be_attempt(draft) {
+            return None;
         }
+        let missing = || {
+            let (source, destination) = (name(&draft.hop.source), name(&draft.hop.destination));
+            Some(Self::Missing { source, destination })
+        };
+        let Some(client) = draft.pair.client else {
+            let entry = rows.get(draft.pair.server?);
+            let is_unreported = entry.is_entry_of_log() && reporters.0.contains(&name(&draft.hop.source));
+            let is_missed = entry.kind.is_envoy_family() && (entry.misses_parent() || is_unreported);
+            return is_missed.then(missing).flatten();
+        };
+        let row = rows.get(client);
+        if row.vantage == Vantage::Upstream && row.kind.is_envoy_family() && row.misses_parent() {
+            return missing();
+        }
+        let is_covered = covers_all_attempts(rows, client) || draft.pair.is_adopted;
+        (is_covered && draft.pair.server.is_some()).then_some(Self::Span(client))
     }
+}
+
+/// Q1c: proxies that an entry's caller may be: what one of these sent and did not report is a report that was lost.
+struct Reporters(HashSet<Name>);
+
+impl Reporters {
+    fn of(rows: &Rows<'_>) -> Self {
+        if !rows.rows.iter().any(Row::is_entry_of_log) {
+            return Self(HashSet::new());
+        }
+        let proxies = rows.rows.iter().filter(|row| row.kind.is_envoy_family());
+        Self(proxies.map(|row| (row.identity.service.clone(), row.identity.namespace.clone())).collect())
+    }
+}
+
+fn name(node: &Node) -> Name {
+    (node.service.clone(), node.namespace.clone())
 }
 
 /// Copies, legs within a pod and messages are not tried again, though they may share the caller's span.

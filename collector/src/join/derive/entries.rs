@@ -7,23 +7,30 @@
 
 use std::net::SocketAddr;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 use windrose_proto::id::SpanId;
 use windrose_proto::model::{NodeRole, Rule, SpanKind, Vantage};
 use windrose_proto::normal::{NormalSpan, RoleHint};
 use windrose_proto::time::UnixNanos;
 
+use super::halves::is_gateway;
 use super::rows::{Row, RowId, Rows};
+use crate::normalise::node_id::{NodeId, NodeType};
 
 /// Candidates looked at on either side of a place in time; keeps hostile traces linear.
 const STEPS_MAX: usize = 64;
 
-/// L0: an entry of a span that was received confirms it and adds nothing. Halves that share one id
-/// are told apart by their node, or by their direction where a sender does not name its node.
-pub(super) fn without_confirmed(spans: Vec<&NormalSpan>) -> Vec<&NormalSpan> {
+/// Spans of gateways whose entry says that the request was sent on.
+#[derive(Debug, Default)]
+pub(super) struct SentOn(HashSet<SpanId>);
+
+/// L0: an entry of a span that was received confirms it and adds nothing but what L5 takes from it. Halves that share one
+/// id are told apart by their node, or by their direction where a sender does not name its node.
+pub(super) fn without_confirmed(spans: Vec<&NormalSpan>) -> (Vec<&NormalSpan>, SentOn) {
+    let mut sent_on = SentOn::default();
     if !spans.iter().any(|span| span.logged.is_some()) {
-        return spans;
+        return (spans, sent_on);
     }
     let mut received: HashMap<SpanId, SmallVec<[&NormalSpan; 2]>> = HashMap::new();
     for span in spans.iter().filter(|span| span.logged.is_none()) {
@@ -32,11 +39,27 @@ pub(super) fn without_confirmed(spans: Vec<&NormalSpan>) -> Vec<&NormalSpan> {
             halves.push(span);
         }
     }
-    let is_confirmation = |span: &&NormalSpan| {
+    let is_confirmation = |span: &NormalSpan| {
         let halves = received.get(&span.span_id).map(SmallVec::as_slice).unwrap_or_default();
         span.logged.is_some() && halves.iter().any(|half| is_of(span, half))
     };
-    spans.into_iter().filter(|span| !is_confirmation(span)).collect()
+    let (confirmations, others): (Vec<_>, Vec<_>) = spans.into_iter().partition(|span| is_confirmation(span));
+    sent_on.0.extend(confirmations.into_iter().filter(|entry| is_sent_on(entry)).map(|entry| entry.span_id));
+    (others, sent_on)
+}
+
+fn is_sent_on(entry: &NormalSpan) -> bool {
+    let has_upstream = entry.logged.as_ref().is_some_and(|connections| connections.endpoint.is_some());
+    is_of_gateway(entry) && has_upstream && entry.vantage == Vantage::Single
+}
+
+/// Whether what the proxy passes on is the request that entered it, whichever kind of gateway it is.
+fn is_of_gateway(entry: &NormalSpan) -> bool {
+    let node_type = || entry.process.node_id.as_deref().and_then(NodeId::parse).map(|node| node.node_type);
+    match entry.role {
+        RoleHint::Known(role) => is_gateway(role) || role == NodeRole::Waypoint,
+        RoleHint::InContext => matches!(node_type(), Some(NodeType::Router)),
+    }
 }
 
 fn is_of(entry: &NormalSpan, span: &NormalSpan) -> bool {
@@ -47,7 +70,8 @@ fn is_of(entry: &NormalSpan, span: &NormalSpan) -> bool {
 }
 
 /// Gives entries their parents.
-pub(super) fn link(rows: &mut Rows<'_>) {
+pub(super) fn link(rows: &mut Rows<'_>, sent_on: &SentOn) {
+    join_gateways(rows, sent_on);
     if !rows.rows.iter().any(|row| row.is_entry_of_log()) {
         return;
     }
@@ -99,13 +123,27 @@ fn split_gateways(rows: &mut Rows<'_>) {
     }
 }
 
+/// L5: a gateway's way in whose entry says that the request was sent on, and whose attempts never came, is its way out as
+/// well.
+fn join_gateways(rows: &mut Rows<'_>, sent_on: &SentOn) {
+    if sent_on.0.is_empty() {
+        return;
+    }
+    let attempts = rows.rows.iter().filter(|row| row.vantage == Vantage::Upstream);
+    let tried: HashSet<RowId> = attempts.filter_map(|row| row.parent).collect();
+    for id in rows.ids() {
+        let row = rows.get(id);
+        let is_way_in = row.vantage == Vantage::Downstream && !tried.contains(&id);
+        if is_way_in && sent_on.0.contains(&row.span.span_id) {
+            let row = rows.get_mut(id);
+            (row.vantage, row.vantage_rule) = (Vantage::Single, Rule("L5"));
+        }
+    }
+}
+
 /// Whether an entry is about a request that its process sent of its own accord: a sidecar's way out.
 fn is_leaving(row: &Row<'_>) -> bool {
-    let is_gateway = matches!(
-        row.span.role,
-        RoleHint::Known(NodeRole::Gateway | NodeRole::Egress | NodeRole::Eastwest | NodeRole::Waypoint)
-    );
-    row.vantage == Vantage::Single && !is_gateway
+    row.vantage == Vantage::Single && !is_of_gateway(row.span)
 }
 
 impl Row<'_> {

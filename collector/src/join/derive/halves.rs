@@ -192,7 +192,7 @@ impl<'a> Pairing<'_, 'a> {
                 continue;
             }
             match self.why_no_hop(id, &tries) {
-                None if self.row(id).is_app() && self.adopts_orphans(id, orphans) => {}
+                None if self.adopts_orphans(id, orphans, usize::MAX) => {}
                 Some(why) => self.plan.unlinked[id as usize] = Some(why),
                 None => self.push(Some(id), None, None),
             }
@@ -223,18 +223,21 @@ impl<'a> Pairing<'_, 'a> {
 
     /// A9: whoever sent a request to a service, and whose proxy's span or own attempt never came, while that service was
     /// called by somebody who never came either: the missing one is between the two. Returns whether there is such a
-    /// callee.
-    fn adopts_orphans(&mut self, id: RowId, orphans: &Orphans<'a>) -> bool {
+    /// callee; at most `limit` are.
+    fn adopts_orphans(&mut self, id: RowId, orphans: &Orphans<'a>, limit: usize) -> bool {
         let row = self.rows.get(id);
         let hands_on = row.is_app() || row.kind.is_envoy_family();
         let Some(destination) = row.destination.as_ref().filter(|_| hands_on) else { return false };
-        let mut missing = None;
+        // Whom an attempt itself calls names it: the callee's proxy, if it came, was called by another.
+        let is_attempt = row.is_up() && !row.is_app() && row.vantage_rule != Rule("L5");
+        let (mut missing, mut adopted) = (None, 0);
         for orphan in orphans.called_within(self.rows, destination, id) {
             let pair = &mut self.plan.pairs[orphan.place];
             // An application's span is one call, which its sidecar may have tried more than once.
             let is_of_call = !row.is_app() || missing.is_none_or(|missing| missing == orphan.parent);
-            if pair.client.is_none() && is_of_call {
+            if adopted < limit && pair.client.is_none() && is_of_call && !(is_attempt && orphan.is_sidecar) {
                 (pair.client, pair.is_adopted, missing) = (Some(id), true, Some(orphan.parent));
+                adopted += 1;
             }
         }
         self.taken[id as usize] |= missing.is_some();
@@ -248,9 +251,8 @@ impl<'a> Pairing<'_, 'a> {
             if !row.is_entry || self.taken[id as usize] {
                 continue;
             }
-            let attempts = self.visits.of(id).iter().map(|member| self.row(*member)).filter(|row| row.is_up());
-            let first_attempt = attempts.map(|row| row.outcome.retry).min();
-            if first_attempt == Some(0) || self.adopts_orphans(id, orphans) || first_attempt.is_some() {
+            let attempts = Attempts::of(self.visits.of(id).iter().map(|member| self.row(*member)));
+            if self.adopts_orphans(id, orphans, attempts.lacking()) || attempts.came > 0 {
                 continue;
             }
             if row.is_outbound_sidecar() {
@@ -281,6 +283,33 @@ impl<'a> Pairing<'_, 'a> {
     }
 }
 
+/// The attempts of a visit that came.
+#[derive(Default)]
+struct Attempts {
+    came: usize,
+    /// The highest number of one.
+    last: u8,
+    /// Whether one of them got an answer that ends the trying.
+    is_answered: bool,
+}
+
+impl Attempts {
+    fn of<'r, 'a: 'r>(members: impl Iterator<Item = &'r Row<'a>>) -> Self {
+        let mut attempts = Self::default();
+        for row in members.filter(|row| row.is_up()) {
+            attempts.came += 1;
+            attempts.last = attempts.last.max(row.outcome.retry);
+            attempts.is_answered |= !row.outcome.error && !row.outcome.reasons.contains(&Reason::Cancelled);
+        }
+        attempts
+    }
+
+    /// How many others there may have been.
+    fn lacking(&self) -> usize {
+        if self.is_answered { (usize::from(self.last) + 1).saturating_sub(self.came) } else { usize::MAX }
+    }
+}
+
 /// Callees whose caller never came.
 struct Orphans<'a> {
     /// By service, in the order of their starts.
@@ -295,6 +324,7 @@ struct Orphan<'a> {
     namespace: Option<&'a str>,
     /// The span that never came.
     parent: Option<SpanId>,
+    is_sidecar: bool,
 }
 
 impl<'a> Orphans<'a> {
@@ -306,8 +336,14 @@ impl<'a> Orphans<'a> {
             if callee.misses_parent() {
                 let identity = &callee.span.identity;
                 let (start, namespace) = (callee.span.start, identity.namespace.as_deref());
-                let orphan = Orphan { start, place, namespace, parent: callee.span.parent_span_id };
+                let (parent, is_sidecar) = (callee.span.parent_span_id, callee.is_sidecar());
+                let orphan = Orphan { start, place, namespace, parent, is_sidecar };
                 by_service.entry(&*identity.service).or_default().push(orphan);
+                // Whoever calls the outside may do so through an egress gateway without knowing.
+                let outside = callee.span.destination.as_ref().filter(|_| callee.role == NodeRole::Egress);
+                if let Some(outside) = outside {
+                    by_service.entry(&*outside.service).or_default().push(Orphan { namespace: None, ..orphan });
+                }
             }
         }
         by_service.values_mut().for_each(|callees| callees.sort_unstable_by_key(|orphan| (orphan.start, orphan.place)));

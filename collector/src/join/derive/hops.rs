@@ -101,7 +101,11 @@ fn hop(rows: &Rows<'_>, pair: &Pair, ends: &mut Ends<'_, '_>, retries: &FailedTr
         queue_nanos: timing.queue_nanos,
         request_bytes: bytes(&halves, |row| row.span.request_bytes),
         response_bytes: bytes(&halves, |row| row.span.response_bytes),
-        start: spans().map(|row| row.span.start).min().unwrap_or_default(),
+        // A9: the span above all attempts says nothing of when one began that never came.
+        start: match server_only.filter(|_| pair.is_adopted && halves.client.is_none()) {
+            Some(server) => server.span.start,
+            None => spans().map(|row| row.span.start).min().unwrap_or_default(),
+        },
         // Filled in once the request is known.
         entry: Entry::Unknown(Gap::NoGateway),
         source_gap: source.gap,

@@ -7,7 +7,7 @@
 //! | file | rules |
 //! |---|---|
 //! | `rows.rs` | W1, W2, J1–J3, P9b: distinct spans, their order and their parents |
-//! | `entries.rs` | L0–L4: access log entries among spans, and whom they belong to |
+//! | `entries.rs` | L0–L5: access log entries among spans, and whom they belong to |
 //! | `tree.rs` | cutting cycles, order from the roots, intervals of subtrees |
 //! | `process.rs` | who is the same process or node; identities taken from neighbours |
 //! | `roles.rs` | R4: roles that need the rest of the trace |

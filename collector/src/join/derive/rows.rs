@@ -136,7 +136,7 @@ impl<'a> Rows<'a> {
         let mut distinct = distinct(spans);
         let facts = distinct.extract_if(.., |span| span.fact.is_some()).collect();
         let received = distinct.len();
-        let mut distinct = entries::without_confirmed(distinct);
+        let (mut distinct, sent_on) = entries::without_confirmed(distinct);
         let confirmations = (received - distinct.len()) as u32;
         let was_cut = distinct.len() > SPANS_PER_TRACE_MAX;
         distinct.truncate(SPANS_PER_TRACE_MAX);
@@ -145,7 +145,7 @@ impl<'a> Rows<'a> {
         rows.stick_kinds(overrides);
         rows.number_nodes();
         rows.find_parents();
-        entries::link(&mut rows);
+        entries::link(&mut rows, &sent_on);
         rows.order = tree::cut_cycles_and_order(&mut rows.rows);
         rows.inherit_mirroring();
         rows
