@@ -28,8 +28,8 @@ const EDGES_ROW_GROUP_ROWS: usize = 16 * 1024;
 /// Rows per page, the smallest unit a trace lookup reads per column.
 const PAGE_ROWS: usize = 8 * 1024;
 
-/// Rows turned into columns at a time.
-const BATCH_ROWS: usize = 8 * 1024;
+/// Rows turned into columns at a time: few enough that the texts of a batch stay in the cache.
+const BATCH_ROWS: usize = 1024;
 
 /// Text turned into columns at a time: Arrow strings end at 2 GiB a column.
 const BATCH_MAX_BYTES: usize = 256 << 20;
@@ -68,7 +68,8 @@ pub fn encode_spans(rows: Vec<SpanRow>) -> Result<Encoded, TableError> {
 /// See [`encode_spans`].
 pub(super) fn encode_spans_with(mut rows: Vec<SpanRow>, properties: WriterProperties) -> Result<Encoded, TableError> {
     spans::sort(&mut rows);
-    encode(Table::Spans, properties, &rows, spans::to_batch, span_bytes)
+    let mut batches = spans::Batches::default();
+    encode(Table::Spans, properties, &rows, |rows| batches.to_batch(rows), span_bytes)
 }
 
 /// Hop rows as a file, ordered by time.
@@ -102,7 +103,7 @@ fn encode<R>(
     table: Table,
     properties: WriterProperties,
     rows: &[R],
-    to_batch: fn(&[R]) -> RecordBatch,
+    mut to_batch: impl FnMut(&[R]) -> RecordBatch,
     row_bytes: fn(&R) -> usize,
 ) -> Result<Encoded, TableError> {
     let mut encoder = BatchEncoder::with_properties(table, properties)?;

@@ -25,10 +25,10 @@ use windrose_proto::Text;
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::{IngestProtocol, Reason, SpanKind};
 use windrose_proto::normal::NormalSpan;
-use windrose_proto::span::{Span, StatusCode};
+use windrose_proto::span::{Resource, Scope, Span, StatusCode};
 use windrose_proto::time::UnixNanos;
 
-use self::attributes::{AttributeReader, AttributeWriter};
+use self::attributes::{AttributeReader, AttributeWriter, Shapes};
 pub use self::parents::Restore;
 pub(crate) use self::parents::Shorten;
 use self::public::{Public, PublicReader};
@@ -99,6 +99,36 @@ pub fn sort(rows: &mut [SpanRow]) {
 /// Rows as columns.
 #[must_use]
 pub fn to_batch(rows: &[SpanRow]) -> RecordBatch {
+    Batches::default().to_batch(rows)
+}
+
+/// Rows as columns, batch after batch of one file.
+#[derive(Debug)]
+pub struct Batches {
+    resources: SharedTexts<Resource>,
+    scopes: SharedTexts<Scope>,
+    shapes: Shapes,
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Self {
+            resources: SharedTexts::new(otlp_json::resource_to_text),
+            scopes: SharedTexts::new(otlp_json::scope_to_text),
+            shapes: Shapes::default(),
+        }
+    }
+}
+
+impl Batches {
+    /// The next rows as columns.
+    #[must_use]
+    pub fn to_batch(&mut self, rows: &[SpanRow]) -> RecordBatch {
+        to_batch_with(rows, self)
+    }
+}
+
+fn to_batch_with(rows: &[SpanRow], batches: &mut Batches) -> RecordBatch {
     let spans = rows.iter().map(|row| &*row.span);
     let normals = rows.iter().map(|row| &*row.normal);
     let public: Vec<Public<'_>> = rows.iter().map(Public::of).collect();
@@ -112,8 +142,8 @@ pub fn to_batch(rows: &[SpanRow]) -> RecordBatch {
     push_outcome(&mut columns, normals.clone());
     columns.text_opt("consumer", normals.clone().map(|normal| normal.consumer().map(|name| &**name)));
     columns.text("tls", normals.map(|normal| normal.tls.as_str()));
-    push_envelope(&mut columns, rows);
-    let mut attributes = AttributeWriter::default();
+    push_envelope(&mut columns, rows, batches);
+    let mut attributes = AttributeWriter::new(&mut batches.shapes);
     for (row, public) in rows.iter().zip(&public) {
         attributes.append(&row.span.attributes, public);
     }
@@ -179,7 +209,7 @@ fn push_outcome<'a>(columns: &mut Columns, normals: impl Iterator<Item = &'a Nor
 }
 
 /// What OTLP has besides ids, times and attributes. Zero and empty are null: they nearly always are.
-fn push_envelope(columns: &mut Columns, rows: &[SpanRow]) {
+fn push_envelope(columns: &mut Columns, rows: &[SpanRow], batches: &mut Batches) {
     let spans = rows.iter().map(|row| &*row.span);
     columns.flag("sampled", spans.clone().map(|span| span.flags & 1 != 0));
     columns.flag("shared_id", spans.clone().map(|span| span.shared));
@@ -199,17 +229,53 @@ fn push_envelope(columns: &mut Columns, rows: &[SpanRow]) {
     let links: Vec<Option<String>> =
         spans.clone().map(|span| (!span.links.is_empty()).then(|| otlp_json::links_to_text(&span.links))).collect();
     columns.text_opt("links", links.iter().map(Option::as_deref));
-    let resources = shared_texts(spans.clone().map(|span| &span.resource), otlp_json::resource_to_text);
+    let resources = rows.iter().map(|row| (&row.span.resource, row.normal.process.resource_hash));
+    let resources = batches.resources.of(resources);
     columns.text("resource", resources.iter().map(|text| &**text));
-    let scopes = shared_texts(spans.map(|span| &span.scope), otlp_json::scope_to_text);
+    let scopes = rows.iter().map(|row| (&row.span.scope, row.span.scope.name.len() as u64));
+    let scopes = batches.scopes.of(scopes);
     columns.text("scope", scopes.iter().map(|text| &**text));
 }
 
-/// The text of each shared part, written once per part.
-fn shared_texts<'a, T: 'a>(parts: impl Iterator<Item = &'a Arc<T>>, write: impl Fn(&T) -> String) -> Vec<Arc<str>> {
-    let mut seen: HashMap<*const T, Arc<str>> = HashMap::new();
-    parts.map(|part| Arc::clone(seen.entry(Arc::as_ptr(part)).or_insert_with(|| Arc::from(write(part))))).collect()
+/// The texts of parts that many spans share, each written once. Spans of one request share the part itself; parts of
+/// different requests are mostly equal.
+#[derive(Debug)]
+struct SharedTexts<T> {
+    write: fn(&T) -> String,
+    /// By what their senders have in common.
+    known: HashMap<u64, Vec<SharedText<T>>>,
 }
+
+type SharedText<T> = (Arc<T>, Arc<str>);
+
+impl<T: PartialEq> SharedTexts<T> {
+    fn new(write: fn(&T) -> String) -> Self {
+        Self { write, known: HashMap::new() }
+    }
+
+    /// The texts of these parts. Equal parts have equal numbers beside them.
+    fn of<'a>(&mut self, parts: impl Iterator<Item = (&'a Arc<T>, u64)>) -> Vec<Arc<str>>
+    where
+        T: 'a,
+    {
+        let mut here: HashMap<*const T, Arc<str>> = HashMap::new();
+        let text = |(part, number)| Arc::clone(here.entry(Arc::as_ptr(part)).or_insert_with(|| self.get(part, number)));
+        parts.map(text).collect()
+    }
+
+    fn get(&mut self, part: &Arc<T>, number: u64) -> Arc<str> {
+        let alike = self.known.entry(number).or_default();
+        if let Some((_, text)) = alike.iter().take(ALIKE_MAX).find(|(known, _)| known == part) {
+            return Arc::clone(text);
+        }
+        let text: Arc<str> = (self.write)(part).into();
+        alike.push((Arc::clone(part), Arc::clone(&text)));
+        text
+    }
+}
+
+/// Parts compared before one is written again; senders whose parts all differ cost no more than that.
+const ALIKE_MAX: usize = 8;
 
 fn non_empty(text: &Text) -> Option<&str> {
     (!text.is_empty()).then_some(&**text)

@@ -96,17 +96,23 @@ fn column_name(key: &str) -> String {
 const MAP_COLUMN: &str = "attributes";
 const SHAPE_COLUMN: &str = "attribute_shape";
 
+/// Shapes kept per file; attributes that are all different must not fill the memory.
+const SHAPES_MAX: usize = 1024;
+
 /// What is known of a key.
 #[derive(Clone, Copy, Debug)]
 struct KeyPlan {
+    /// Of the key among those met.
+    number: u32,
     lift: Option<Lift>,
     other_lift: Option<Lift>,
     hot: Option<u16>,
 }
 
 impl KeyPlan {
-    fn of(key: &str) -> Self {
+    fn of(key: &str, number: u32) -> Self {
         Self {
+            number,
             lift: Lift::of(key),
             other_lift: Lift::other_of(key),
             hot: HOT_KEYS.binary_search(&key).ok().map(|place| place as u16),
@@ -114,21 +120,34 @@ impl KeyPlan {
     }
 }
 
+/// What spans of one kind have in common: their keys, and the shape of their attributes.
+#[derive(Debug, Default)]
+pub(super) struct Shapes {
+    keys: HashMap<Text, KeyPlan>,
+    texts: HashMap<Signature, String>,
+}
+
+/// Key, type and place of each attribute of a row.
+type Signature = Vec<(u32, u8, u8)>;
+
 /// Builds the columns of attributes row by row.
-pub(super) struct AttributeWriter {
+pub(super) struct AttributeWriter<'s> {
     rows: usize,
     hot: Vec<StringBuilder>,
     map: MapBuilder<StringBuilder, StringBuilder>,
     shape: StringBuilder,
     /// Plans by position in the span: the next span mostly has the same keys in the same order.
     plans: Vec<(Text, KeyPlan)>,
-    line: String,
+    /// Of the row.
+    signature: Signature,
+    shapes: &'s mut Shapes,
+    map_keys: MapKeys,
     value: String,
     rendered: String,
 }
 
-impl Default for AttributeWriter {
-    fn default() -> Self {
+impl<'s> AttributeWriter<'s> {
+    pub(super) fn new(shapes: &'s mut Shapes) -> Self {
         let names = MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
         Self {
             rows: 0,
@@ -137,23 +156,24 @@ impl Default for AttributeWriter {
                 .with_values_field(Field::new("value", DataType::Utf8, true)),
             shape: StringBuilder::new(),
             plans: Vec::new(),
-            line: String::new(),
+            signature: Vec::new(),
+            shapes,
+            map_keys: MapKeys::default(),
             value: String::new(),
             rendered: String::new(),
         }
     }
-}
 
-impl AttributeWriter {
     /// Adds the attributes of the next row.
     pub(super) fn append(&mut self, attributes: &Attributes, public: &Public<'_>) {
-        let mut map_keys = MapKeys::default();
-        self.line.clear();
+        self.map_keys.seen.clear();
+        self.signature.clear();
         for (place, KeyValue { key, value }) in attributes.iter().enumerate() {
             let plan = self.plan(place, key);
             self.value.clear();
             let kind = write_value(value, &mut self.value);
             let place = self.choose_place(plan, kind, public);
+            self.signature.push((plan.number, kind as u8, place.sign() as u8));
             match place {
                 Place::Public | Place::PublicOther => {}
                 Place::Column(column) => {
@@ -162,22 +182,37 @@ impl AttributeWriter {
                     builder.append_value(&self.value);
                 }
                 Place::Map => {
-                    map_keys.append(self.map.keys(), key);
+                    self.map_keys.append(self.map.keys(), key);
                     self.map.values().append_option((kind != 'e').then_some(&self.value));
                 }
             }
-            push_line(&mut self.line, kind, place, key);
         }
         self.map.append(true).expect("keys and values were appended in pairs");
-        self.shape.append_value(&self.line);
+        self.append_shape(attributes);
         self.rows += 1;
+    }
+
+    fn append_shape(&mut self, attributes: &Attributes) {
+        if let Some(shape) = self.shapes.texts.get(&self.signature) {
+            self.shape.append_value(shape);
+            return;
+        }
+        let mut shape = String::new();
+        for (KeyValue { key, .. }, (_, kind, place)) in attributes.iter().zip(&self.signature) {
+            push_line(&mut shape, char::from(*kind), char::from(*place), key);
+        }
+        self.shape.append_value(&shape);
+        if self.shapes.texts.len() < SHAPES_MAX {
+            self.shapes.texts.insert(self.signature.clone(), shape);
+        }
     }
 
     fn plan(&mut self, place: usize, key: &Text) -> KeyPlan {
         if let Some((_, plan)) = self.plans.get(place).filter(|(known, _)| known == key) {
             return *plan;
         }
-        let plan = KeyPlan::of(key);
+        let next = self.shapes.keys.len() as u32;
+        let plan = *self.shapes.keys.entry(key.clone()).or_insert_with(|| KeyPlan::of(key, next));
         match self.plans.get_mut(place) {
             Some(slot) => *slot = (key.clone(), plan),
             None => self.plans.push((key.clone(), plan)),
@@ -223,18 +258,18 @@ fn fill_with_nulls(builder: &mut StringBuilder, rows: usize) {
 /// Keeps the keys of one row's map distinct.
 #[derive(Default)]
 struct MapKeys {
-    seen: HashSet<String>,
+    seen: HashSet<Text>,
 }
 
 impl MapKeys {
-    fn append(&mut self, keys: &mut StringBuilder, key: &str) {
-        let mut distinct = key.to_owned();
+    fn append(&mut self, keys: &mut StringBuilder, key: &Text) {
+        let mut distinct = key.clone();
         let mut number = 2_u32;
         while !self.seen.insert(distinct.clone()) {
-            distinct = format!("{key}#{number}");
+            distinct = Text::from(format!("{key}#{number}"));
             number += 1;
         }
-        keys.append_value(&distinct);
+        keys.append_value(&*distinct);
     }
 }
 
@@ -245,6 +280,17 @@ enum Place {
     PublicOther,
     Column(u16),
     Map,
+}
+
+impl Place {
+    const fn sign(self) -> char {
+        match self {
+            Self::Public => '=',
+            Self::PublicOther => '~',
+            Self::Column(_) => ':',
+            Self::Map => '.',
+        }
+    }
 }
 
 /// Writes the value as text and returns the letter of its type.
@@ -288,17 +334,12 @@ fn read_value(kind: char, text: Option<&str>) -> Option<Value> {
     }
 }
 
-fn push_line(out: &mut String, kind: char, place: Place, key: &str) {
+fn push_line(out: &mut String, kind: char, place: char, key: &str) {
     if !out.is_empty() {
         out.push('\n');
     }
     out.push(kind);
-    out.push(match place {
-        Place::Public => '=',
-        Place::PublicOther => '~',
-        Place::Column(_) => ':',
-        Place::Map => '.',
-    });
+    out.push(place);
     if key.contains(['\\', '\n']) {
         out.push_str(&key.replace('\\', "\\\\").replace('\n', "\\n"));
     } else {
