@@ -43,7 +43,7 @@ const INSTRUMENTATION_LIBRARY_SPANS: u32 = 1000;
 /// # Errors
 /// When the body is not such a message; nothing of it is taken then.
 pub fn decode_otlp_protobuf(body: &Bytes, origin: Origin) -> Result<Decoded, DecodeError> {
-    let mut walker = Walker { source: Source::new(body), sink: Sink::new(origin), last_attributes_len: 0 };
+    let mut walker = Walker::new(body, Sink::new(origin));
     walker.request().map_err(|fault| DecodeError {
         reason: fault.reason(),
         message: format!("not an OTLP ExportTraceServiceRequest in protobuf: {fault}"),
@@ -84,16 +84,47 @@ impl From<Fault> for Refusal {
     }
 }
 
+/// Spans in a request: a list that grows while it is read is copied several times.
+fn count_spans(body: &[u8]) -> Result<usize, WireError> {
+    let mut count = 0;
+    let mut groups = Fields::of(body);
+    while let Some(group) = groups.next()? {
+        if group.number != 1 {
+            continue;
+        }
+        let mut scopes = Fields::of(group.bytes()?);
+        while let Some(scope) = scopes.next()? {
+            if scope.number != 2 && scope.number != INSTRUMENTATION_LIBRARY_SPANS {
+                continue;
+            }
+            let mut spans = Fields::of(scope.bytes()?);
+            while let Some(span) = spans.next()? {
+                count += usize::from(span.number == 2);
+            }
+        }
+    }
+    Ok(count)
+}
+
 struct Walker<'a> {
     source: Source<'a>,
     sink: Sink,
     /// How many attributes the span before had: its neighbours have as many, so that lists are
     /// allocated once at the right size.
     last_attributes_len: usize,
+    /// The same of resources.
+    last_resource_len: usize,
 }
 
 impl<'a> Walker<'a> {
+    fn new(body: &'a Bytes, sink: Sink) -> Self {
+        Self { source: Source::new(body), sink, last_attributes_len: 0, last_resource_len: 0 }
+    }
+
     fn request(&mut self) -> Result<(), Fault> {
+        let body = self.source.body();
+        // Malformed bodies are found out below.
+        self.sink.expect(count_spans(body).unwrap_or_default(), body.len());
         let mut fields = Fields::of(self.source.body());
         while let Some(field) = fields.next()? {
             if field.number == 1 {
@@ -117,7 +148,7 @@ impl<'a> Walker<'a> {
     /// The resource of a `ResourceSpans` or `ResourceLogs`.
     fn resource_of_group(&mut self, message: &'a [u8]) -> Result<Arc<Resource>, Fault> {
         let mut resource = Resource::default();
-        let mut attributes = CappedAttributes::default();
+        let mut attributes = CappedAttributes::with_capacity(self.last_resource_len);
         let mut fields = Fields::of(message);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -126,6 +157,7 @@ impl<'a> Walker<'a> {
                 _ => {}
             }
         }
+        self.last_resource_len = attributes.len();
         (resource.attributes, resource.dropped_attributes_count) =
             finish_attributes(attributes, resource.dropped_attributes_count);
         Ok(Arc::new(resource))

@@ -180,6 +180,9 @@ fn is_shared_mark(attribute: &KeyValue) -> bool {
     &*attribute.key == SHARED_ATTRIBUTE && attribute.value == Value::Bool(true)
 }
 
+/// No span takes less in any protobuf: its two ids.
+const SPAN_MIN_BYTES: usize = 28;
+
 /// Collects the spans of one body.
 #[derive(Debug)]
 pub(super) struct Sink {
@@ -205,6 +208,11 @@ impl Sink {
     /// For a body that holds no spans: only its budget is used.
     pub(super) fn without_spans() -> Self {
         Self::new(Origin { ingest: IngestProtocol::OtlpHttp, arrived: UnixNanos::ZERO })
+    }
+
+    /// Makes room for so many spans of a body of `body_bytes`, as far as that can be true.
+    pub(super) fn expect(&mut self, spans: usize, body_bytes: usize) {
+        self.spans.reserve_exact(spans.min(body_bytes / SPAN_MIN_BYTES).min(limits::SPANS_PER_REQUEST_MAX));
     }
 
     /// Whether another span may be read; counts the refusal when not.

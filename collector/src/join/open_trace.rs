@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use windrose_proto::attributes::Value;
 use windrose_proto::hop::{Hop, Question, Request};
 use windrose_proto::id::SpanId;
 use windrose_proto::limits::SPANS_PER_TRACE_MAX;
@@ -174,7 +175,10 @@ fn rank(row: &SpanRow) -> (u64, u64) {
         .hash(&mut hasher);
     for attribute in &span.attributes {
         attribute.key.hash(&mut hasher);
-        attribute.value.to_text().hash(&mut hasher);
+        match &attribute.value {
+            Value::Str(text) => text.hash(&mut hasher),
+            other => other.to_text().hash(&mut hasher),
+        }
     }
     (span.duration_nanos(), std::hash::Hasher::finish(&hasher))
 }

@@ -9,6 +9,7 @@ use windrose_proto::tenant::TenantId;
 
 use super::body::read_body;
 use super::failure::{Failure, FailureKind};
+use super::grpc::length_in;
 use super::{Intake, Receiver, Submission};
 use crate::decode::{BodyFormat, ContentEncoding, DecodeError, Decoded, Origin, Rejections, decode};
 
@@ -78,7 +79,7 @@ impl<I: Intake> Receiver<I> {
         let stats = self.stats.protocol(ingest);
         let tenant = self.tenant(headers)?;
         let mut account = self.admission.open();
-        let body = read_body(body, &mut account, self.options.body_timeout).await?;
+        let body = read_body(body, &mut account, self.options.body_timeout, length_in(headers)).await?;
         stats.requests.count_body(body.len());
         let message = cut(body)?;
         let origin = Origin { ingest, arrived: self.clock.now() };

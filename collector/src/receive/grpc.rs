@@ -18,6 +18,7 @@ use prost::Message as _;
 use windrose_proto::model::IngestProtocol;
 
 use super::accept::{Message, content_encoding};
+use super::body::LengthIn;
 use super::failure::{Failure, FailureKind};
 use super::rpc_status::{ExportResponse, grpc_code, status_of};
 use super::{Intake, Receiver};
@@ -94,6 +95,14 @@ pub(super) fn hint_unless_grpc(method: &Method, headers: &HeaderMap) -> Option<R
 fn is_grpc(headers: &HeaderMap) -> bool {
     let subtype = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
     matches!(subtype, Some([] | [b'+' | b';', ..]))
+}
+
+/// Where the first bytes of a body say how long it is: before the message of a gRPC request.
+pub(super) fn length_in(headers: &HeaderMap) -> Option<LengthIn> {
+    is_grpc(headers).then_some(|first| {
+        let len = first.get(1..PREFIX_BYTES)?.try_into().map(u32::from_be_bytes).ok()?;
+        Some(PREFIX_BYTES + len as usize)
+    })
 }
 
 /// The one message of a unary request, and its coding where `agreed` is the one of the request.

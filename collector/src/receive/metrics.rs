@@ -16,6 +16,7 @@ use windrose_store::wal;
 
 use super::body::read_body;
 use super::failure::Failure;
+use super::grpc::length_in;
 use super::metric_batch::{MetricBatch, Rejected};
 use super::metric_stats::{MetricProtocol, MetricReceiveStats};
 use super::pushed::PushedToEdges;
@@ -122,7 +123,7 @@ impl<I: Intake> MetricReceiver<I> {
     ) -> Result<Rejected, Failure> {
         let tenant = self.base.tenant(headers)?;
         let mut account = self.base.admission.open();
-        let body = read_body(body, &mut account, self.base.options.body_timeout).await?;
+        let body = read_body(body, &mut account, self.base.options.body_timeout, length_in(headers)).await?;
         self.stats.protocol(protocol).requests.count_body(body.len());
         let message = cut(body)?;
         let mut paid_bytes = message.body.len().saturating_mul(EXPANSION);

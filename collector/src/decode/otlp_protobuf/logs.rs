@@ -8,9 +8,7 @@
 
 use bytes::Bytes;
 
-use super::{
-    Arc, Fault, Fields, Refusal, Resource, Scope, Sink, Source, UnixNanos, Walker, any_value, span_id, trace_id,
-};
+use super::{Arc, Fault, Fields, Refusal, Resource, Scope, Sink, UnixNanos, Walker, any_value, span_id, trace_id};
 use crate::decode::access_log::{self, LogRecord};
 use crate::decode::{DecodeError, Decoded, Origin};
 
@@ -19,7 +17,7 @@ use crate::decode::{DecodeError, Decoded, Origin};
 /// # Errors
 /// When the body is not such a message; nothing of it is taken then.
 pub fn decode_otlp_logs_protobuf(body: &Bytes, origin: Origin) -> Result<Decoded, DecodeError> {
-    let mut walker = Walker { source: Source::new(body), sink: Sink::new(origin), last_attributes_len: 0 };
+    let mut walker = Walker::new(body, Sink::new(origin));
     walker.logs_request().map_err(|fault| DecodeError {
         reason: fault.reason(),
         message: format!("not an OTLP ExportLogsServiceRequest in protobuf: {fault}"),

@@ -19,7 +19,7 @@
 use bytes::Bytes;
 use windrose_proto::limits;
 
-use super::{Fault, Fields, Sink, Source, SpanId, TraceId, UnixNanos, Walker};
+use super::{Fault, Fields, Sink, SpanId, TraceId, UnixNanos, Walker};
 use crate::decode::DecodeError;
 use crate::decode::otlp_metrics::{
     HistogramValue, Metric, OtlpSink, Point, PointExemplar, PointValue, Shape, SummaryValue, Temporality, Translation,
@@ -32,7 +32,7 @@ use crate::decode::wire::{Field, Payload, WireError};
 /// # Errors
 /// When the body is not such a message; what came before has been handed on.
 pub(in super::super) fn walk_metrics_protobuf(body: &Bytes, sink: &mut dyn OtlpSink) -> Result<(), DecodeError> {
-    let mut walker = Walker { source: Source::new(body), sink: Sink::without_spans(), last_attributes_len: 0 };
+    let mut walker = Walker::new(body, Sink::without_spans());
     walker.metrics_request(sink).map_err(|fault| DecodeError {
         reason: fault.reason(),
         message: format!("not an OTLP ExportMetricsServiceRequest in protobuf: {fault}"),
