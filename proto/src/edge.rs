@@ -52,45 +52,66 @@ pub const SLOWEST_KEPT: usize = 4;
 
 /// The few largest observations with their traces, largest first: the slowest calls, the latest errors.
 ///
-/// A correction row takes away an observation that an earlier row holds, so removals that find
-/// nothing to remove are kept until the rows are merged, where the pair annihilates.
+/// Invariant: beyond `cut` the entries are what was added and not removed, without exception. A correction row takes
+/// away an observation that an earlier row holds, so removals that find nothing to remove are kept until the rows are
+/// merged, where the pair annihilates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Largest {
-    entries: Vec<(u64, TraceId)>,
+    entries: Vec<Observation>,
     /// Removals still waiting for their observation; only corrections of late spans make any.
-    removals: Vec<(u64, TraceId)>,
-    /// Whether observations were cut off the list: then an empty list no longer means "none".
-    overflowed: bool,
+    removals: Vec<Observation>,
+    /// The largest that was cut off the list, here or in a row that was merged: of what is not beyond it nothing is known.
+    cut: Option<Observation>,
 }
+
+type Observation = (u64, TraceId);
 
 impl Largest {
     /// Remembers an observation.
     pub fn add(&mut self, nanos: u64, trace: TraceId) {
-        if let Some(place) = self.removals.iter().position(|entry| *entry == (nanos, trace)) {
+        let observation = (nanos, trace);
+        if let Some(place) = self.removals.iter().position(|entry| *entry == observation) {
             self.removals.swap_remove(place);
             return;
         }
-        let place = self.entries.partition_point(|entry| *entry >= (nanos, trace));
-        self.entries.insert(place, (nanos, trace));
+        if !self.is_known(observation) {
+            return;
+        }
+        let place = self.entries.partition_point(|entry| *entry >= observation);
+        self.entries.insert(place, observation);
         if self.entries.len() > SLOWEST_KEPT {
-            self.entries.truncate(SLOWEST_KEPT);
-            self.overflowed = true;
+            self.cut_at(self.entries[SLOWEST_KEPT]);
         }
     }
 
     /// Forgets an observation, here or in the row this one will be merged with.
     pub fn remove(&mut self, nanos: u64, trace: TraceId) {
-        match self.entries.iter().position(|entry| *entry == (nanos, trace)) {
+        let observation = (nanos, trace);
+        match self.entries.iter().position(|entry| *entry == observation) {
             Some(place) => drop(self.entries.remove(place)),
-            None => self.removals.push((nanos, trace)),
+            None if self.is_known(observation) => self.removals.push(observation),
+            None => {}
         }
     }
 
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.overflowed |= other.overflowed;
+        if let Some(cut) = other.cut {
+            self.cut_at(cut);
+        }
         other.removals.iter().for_each(|(nanos, trace)| self.remove(*nanos, *trace));
         other.entries.iter().for_each(|(nanos, trace)| self.add(*nanos, *trace));
+    }
+
+    fn is_known(&self, observation: Observation) -> bool {
+        self.cut.is_none_or(|cut| observation > cut)
+    }
+
+    fn cut_at(&mut self, cut: Observation) {
+        let cut = self.cut.map_or(cut, |known| known.max(cut));
+        self.cut = Some(cut);
+        self.entries.truncate(self.entries.partition_point(|entry| *entry > cut));
+        self.removals.retain(|entry| *entry > cut);
     }
 
     /// The exact maximum. `None` when nothing was observed, or when corrections used up the list.
@@ -111,10 +132,10 @@ impl Largest {
         &self.removals
     }
 
-    /// Whether observations were cut off.
+    /// The largest observation that was cut off, if any was: then an empty list does not mean "none".
     #[must_use]
-    pub const fn overflowed(&self) -> bool {
-        self.overflowed
+    pub const fn cut(&self) -> Option<(u64, TraceId)> {
+        self.cut
     }
 
     /// From stored parts.
@@ -122,9 +143,9 @@ impl Largest {
     pub fn from_parts(
         entries: impl IntoIterator<Item = (u64, TraceId)>,
         removals: impl IntoIterator<Item = (u64, TraceId)>,
-        overflowed: bool,
+        cut: Option<(u64, TraceId)>,
     ) -> Self {
-        let mut slowest = Self { entries: Vec::new(), removals: Vec::new(), overflowed };
+        let mut slowest = Self { entries: Vec::new(), removals: Vec::new(), cut };
         entries.into_iter().for_each(|(nanos, trace)| slowest.add(nanos, trace));
         removals.into_iter().for_each(|(nanos, trace)| slowest.remove(nanos, trace));
         slowest

@@ -419,7 +419,7 @@ fn forget_used_up(one: &mut Rollup, other: &mut Rollup) {
     for (key, one) in one {
         let Some(other) = other.get_mut(key) else { continue };
         for (one, other) in largest_of(&mut one.spans).into_iter().zip(largest_of(&mut other.spans)) {
-            if [&*one, &*other].iter().any(|largest| largest.overflowed() && largest.entries().is_empty()) {
+            if [&*one, &*other].iter().any(|largest| largest.cut().is_some() && largest.entries().is_empty()) {
                 (*one, *other) = Default::default();
             }
         }
@@ -436,7 +436,7 @@ fn comparable(mut rollup: Rollup) -> Rollup {
         let spans = &mut stats.spans;
         (spans.late, spans.duplicate) = (0, 0);
         for largest in largest_of(spans) {
-            *largest = Largest::from_parts(largest.entries().first().copied(), [], false);
+            *largest = Largest::from_parts(largest.entries().first().copied(), [], None);
         }
     }
     rollup.retain(|_, stats| !stats.spans.is_absent());

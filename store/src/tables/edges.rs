@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 use windrose_proto::Text;
@@ -18,7 +18,7 @@ use windrose_proto::model::{Direction, Fault, Protocol, Reason};
 use windrose_proto::sketch::{Bucket, Sketch};
 use windrose_proto::time::UnixNanos;
 
-use super::columns::{Columns, Reader, StructList, decimal_at, id_at, ids, parse_word, text_at};
+use super::columns::{Columns, Reader, StructList, decimal_at, id_at, ids, long_at, parse_word, text_at};
 use super::node::{EntryReader, NodeReader, push_entry, push_node, push_node_opt};
 use super::{Table, TableError, conform};
 
@@ -141,7 +141,9 @@ fn push_latency(columns: &mut Columns, side: &str, rows: &[EdgeRow], pick: fn(&S
 fn push_largest<'a>(columns: &mut Columns, name: &str, lists: impl Iterator<Item = &'a Largest> + Clone) {
     push_entries(columns, name.to_owned(), lists.clone().map(Largest::entries));
     push_entries(columns, format!("{name}_removed"), lists.clone().map(Largest::removals));
-    columns.flag(format!("{name}_cut"), lists.map(Largest::overflowed));
+    columns.flag(format!("{name}_cut"), lists.clone().map(|list| list.cut().is_some()));
+    columns.long_opt(format!("{name}_cut_ns"), lists.clone().map(|list| list.cut().map(|(nanos, _)| nanos as i64)));
+    columns.id_opt(format!("{name}_cut_trace"), lists.map(|list| list.cut().map(|(_, trace)| *trace.as_bytes())));
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an iterator that is cloned for every column")]
@@ -331,7 +333,8 @@ impl<'a> LatencyReader<'a> {
 struct LargestReader<'a> {
     entries: StructList<'a>,
     removed: StructList<'a>,
-    cut: &'a arrow::array::BooleanArray,
+    cut_ns: &'a Int64Array,
+    cut_trace: &'a FixedSizeBinaryArray,
 }
 
 impl<'a> LargestReader<'a> {
@@ -339,13 +342,16 @@ impl<'a> LargestReader<'a> {
         Ok(Self {
             entries: StructList::new(reader, name)?,
             removed: StructList::new(reader, &format!("{name}_removed"))?,
-            cut: reader.flag(&format!("{name}_cut"))?,
+            cut_ns: reader.long(&format!("{name}_cut_ns"))?,
+            cut_trace: reader.id(&format!("{name}_cut_trace"))?,
         })
     }
 
     fn get(&self, row: usize) -> Result<Largest, TableError> {
         let (entries, removed) = (entries_at(&self.entries, row)?, entries_at(&self.removed, row)?);
-        Ok(Largest::from_parts(entries, removed, self.cut.value(row)))
+        let trace = id_at(self.cut_trace, row).and_then(TraceId::new);
+        let cut = long_at(self.cut_ns, row).map(|nanos| nanos as u64).zip(trace);
+        Ok(Largest::from_parts(entries, removed, cut))
     }
 }
 
