@@ -1,5 +1,5 @@
 //! Attempts of one request: their numbers, which one counts as the call, and where the trouble
-//! began (rules Q1, Q2, A6, RC1).
+//! began (rules Q1–Q2, A6, RC1).
 
 use std::collections::BTreeMap;
 
@@ -33,10 +33,11 @@ pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
             (pair.server.or(pair.client).map(|row| rows.get(row).span.start), *index)
         });
         match caller {
-            Caller::Span(client) => {
-                let first = drafts[attempts[0]].pair.is_adopted.then(|| came.remove(client)).flatten();
-                number_one_call(rows, drafts, &attempts, &first.unwrap_or_default());
+            Caller::Span(client) if drafts[attempts[0]].pair.is_adopted => {
+                number_one_call(rows, drafts, &attempts, &came.remove(client));
             }
+            Caller::Span(_) if attempts.len() == 1 => {}
+            Caller::Span(_) => number_one_call(rows, drafts, &attempts, &[]),
             Caller::Missing { .. } => number_open_calls(rows, drafts, &attempts),
         }
     }
@@ -119,8 +120,8 @@ impl NumbersThatCame {
         Self(numbers)
     }
 
-    fn remove(&mut self, entry: RowId) -> Option<Vec<u8>> {
-        self.0.remove(&entry)
+    fn remove(&mut self, entry: RowId) -> Vec<u8> {
+        self.0.remove(&entry).unwrap_or_default()
     }
 }
 
