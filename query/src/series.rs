@@ -115,7 +115,7 @@ pub struct Point {
     pub count: i64,
     /// By quantile, milliseconds; `null` without observations.
     pub quantiles_ms: BTreeMap<String, Option<f64>>,
-    /// Exact.
+    /// Exact; `null` without observations, and where late corrections took back all of the slowest calls that are kept.
     pub max_ms: Option<f64>,
     /// Exact.
     pub mean_ms: Option<f64>,

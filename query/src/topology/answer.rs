@@ -143,7 +143,7 @@ pub struct SideLatency {
     pub p90: Option<f64>,
     pub p95: Option<f64>,
     pub p99: Option<f64>,
-    /// Exact.
+    /// Exact; `null` without observations, and where late corrections took back all of the slowest calls that are kept.
     pub max: Option<f64>,
     /// Exact.
     pub mean: Option<f64>,
