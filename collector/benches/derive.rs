@@ -1,4 +1,4 @@
-//! What normalising a span and deriving a trace cost: `cargo bench -p windrose-collector --bench derive`.
+//! What normalising a span, deriving a trace and all of the join cost: `cargo bench -p windrose-collector --bench derive`.
 //!
 //! Budgets: 1 µs to normalise a span; 1 µs per span to derive a trace of 8, 1.5 µs of 200.
 
@@ -7,16 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use windrose_collector::join::derive::{DeriveOptions, derive};
+use windrose_collector::join::joiner::{JoinLimits, Joiner, NothingSealed};
 use windrose_collector::normalise::Normaliser;
 use windrose_proto::attributes::{Attributes, Value};
 use windrose_proto::id::{SpanId, TraceId};
 use windrose_proto::model::{IngestProtocol, SpanKind};
 use windrose_proto::normal::NormalSpan;
 use windrose_proto::span::{Resource, Scope, Span, StatusCode};
+use windrose_proto::tenant::TenantId;
 use windrose_proto::time::UnixNanos;
+use windrose_store::store::Store;
 
 /// How long a figure is measured; long enough that the machine's noise averages out.
 const MEASURED: Duration = Duration::from_millis(1_500);
+
+/// Spans joined to measure the whole of it.
+const JOINED_SPANS: usize = 200_000;
 
 #[expect(clippy::print_stdout, reason = "a bench measures time and prints it")]
 fn main() {
@@ -58,8 +64,39 @@ fn main() {
             }),
         );
     }
+    for count in [8, 200] {
+        let traces = if measured.is_zero() { 1 } else { JOINED_SPANS / count };
+        println!(
+            "{:<28} {:>8.0} ns/span",
+            format!("join {count} spans in two parts"),
+            join_nanos(&trace(count), traces)
+        );
+    }
     let heap: usize = spans.iter().map(|span| normaliser.normalise(span).heap_estimate_bytes()).sum();
     println!("{:<28} {:>8} B/span", "normalised span", heap / spans.len());
+}
+
+/// What the joiner does for a span: normalise, take it up, derive, find the difference to what was shown before, add it
+/// up. Half of each trace comes after a tick, so that everything is derived twice and much of it corrected.
+fn join_nanos(spans: &[Span], traces: usize) -> f64 {
+    let of_trace = |number: usize| {
+        let id = TraceId::from_slice(&(number as u128 + 1).to_be_bytes()).expect("not zero");
+        spans.iter().map(move |span| Span { trace_id: id, ..span.clone() })
+    };
+    let all: Vec<Span> = (0..traces).flat_map(of_trace).collect();
+    let (early, late): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(place, _)| place % 2 == 0);
+    let mut joiner = Joiner::new(Normaliser::default(), JoinLimits::default(), Store::default());
+    let (tenant, now) = (TenantId::default(), spans[0].end);
+    let count = early.len() + late.len();
+    let begun = Instant::now();
+    for part in [early, late] {
+        let part = part.into_iter().map(|(_, span)| span).collect();
+        joiner.ingest(&tenant, part, now, &NothingSealed, now);
+        joiner.tick(&NothingSealed, now);
+    }
+    let nanos = begun.elapsed().as_nanos() as f64 / count as f64;
+    assert_eq!(joiner.counts().spans_stored, count as u64);
+    nanos
 }
 
 /// A request through an Istio mesh: gateway, then pairs of sidecar spans, each service calling two.
