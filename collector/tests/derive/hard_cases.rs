@@ -13,7 +13,7 @@ use windrose_proto::attributes::{Attributes, Value};
 use windrose_proto::edge::{Sign, SpanStats};
 use windrose_proto::hop::{Derived, Entry, Hop};
 use windrose_proto::id::{SpanId, TraceId};
-use windrose_proto::model::{Fault, NodeRole, SpanKind};
+use windrose_proto::model::{Fault, IngestProtocol, NodeRole, SpanKind};
 use windrose_proto::normal::NormalSpan;
 use windrose_proto::span::{Resource, Scope, Span, StatusCode};
 use windrose_proto::time::UnixNanos;
@@ -104,6 +104,7 @@ fn span_of(line: &str) -> Span {
         let (key, value) = word.split_once('=').unwrap_or_else(|| panic!("`{word}` in `{line}`"));
         match key {
             "shared" => span.shared = true,
+            "logged" => span.logged = true,
             "otel" => status = StatusCode::Error,
             key => span.attributes.push(key.to_owned(), Value::Str(value.to_owned().into())),
         }
@@ -122,6 +123,7 @@ fn span_of(line: &str) -> Span {
         resource: Arc::new(Resource { attributes: span.resource, ..Resource::default() }),
         scope: Arc::new(Scope { name: span.scope.into(), ..Scope::default() }),
         shared: span.shared,
+        ingest: if span.logged { IngestProtocol::AccessLog } else { IngestProtocol::OtlpGrpc },
         ..empty_span()
     }
 }
@@ -133,6 +135,7 @@ struct Writer {
     attributes: Attributes,
     resource: Attributes,
     shared: bool,
+    logged: bool,
 }
 
 impl Writer {
@@ -310,6 +313,35 @@ fn a_shared_id_whose_caller_never_came_has_an_unknown_caller() {
          edge -> (unknown) unknown D9 client 200
          (unknown) -> users unknown D9 server 200 (parent_never_received)
          entry unknown: parent_never_received",
+    );
+}
+
+/// A gateway's entry says where its request went (L5): for its own way in, not for whoever shares its span's id.
+#[test]
+fn an_entry_makes_a_way_out_of_the_gateways_own_span() {
+    let upstream = "upstream_cluster=outbound|80||orders.shop.svc.cluster.local";
+    let entry = format!(
+        "1 - client 0..99 router:ingress GET http.status_code=200 response_flags=- upstream_host=10.0.0.7:80 logged=1 {upstream}"
+    );
+    check(
+        &format!(
+            "1 - server 0..100 router:ingress ingress http.url=http://s/x http.status_code=200 response_flags=- {upstream}
+             {entry}
+             3 2 server 2..99 sidecar:orders:7 ingress http.status_code=200 response_flags=- upstream_cluster=inbound|80||"
+        ),
+        "(client) -> ingress north_south D1 server 200
+         ingress -> orders north_south D4 both 200
+         entry /x",
+    );
+    check(
+        &format!(
+            "1 - client 0..100 router:ingress egress http.url=http://s/x http.status_code=200 response_flags=- {upstream}
+             {entry}
+             1 - server 2..99 sidecar:orders:7 ingress shared=1 http.status_code=200 response_flags=- upstream_cluster=inbound|80||"
+        ),
+        "(client) -> ingress north_south D1 server 200
+         ingress -> orders north_south D4 both 200
+         entry /x",
     );
 }
 

@@ -21,16 +21,14 @@ use crate::normalise::node_id::{NodeId, NodeType};
 /// Candidates looked at on either side of a place in time; keeps hostile traces linear.
 const STEPS_MAX: usize = 64;
 
-/// Spans of gateways whose entry says that the request was sent on.
-#[derive(Debug, Default)]
-pub(super) struct SentOn(HashSet<SpanId>);
+/// Entries of gateways that say that the request was sent on, by the id of the span that they confirm.
+pub(super) type SentOn<'a> = HashMap<SpanId, &'a NormalSpan>;
 
 /// L0: an entry of a span that was received confirms it and adds nothing but what L5 takes from it. Halves that share one
 /// id are told apart by their node, or by their direction where a sender does not name its node.
-pub(super) fn without_confirmed(spans: Vec<&NormalSpan>) -> (Vec<&NormalSpan>, SentOn) {
-    let mut sent_on = SentOn::default();
+pub(super) fn without_confirmed(spans: Vec<&NormalSpan>) -> (Vec<&NormalSpan>, SentOn<'_>) {
     if !spans.iter().any(|span| span.logged.is_some()) {
-        return (spans, sent_on);
+        return (spans, SentOn::new());
     }
     let mut received: HashMap<SpanId, SmallVec<[&NormalSpan; 2]>> = HashMap::new();
     for span in spans.iter().filter(|span| span.logged.is_none()) {
@@ -44,8 +42,8 @@ pub(super) fn without_confirmed(spans: Vec<&NormalSpan>) -> (Vec<&NormalSpan>, S
         span.logged.is_some() && halves.iter().any(|half| is_of(span, half))
     };
     let (confirmations, others): (Vec<_>, Vec<_>) = spans.into_iter().partition(|span| is_confirmation(span));
-    sent_on.0.extend(confirmations.into_iter().filter(|entry| is_sent_on(entry)).map(|entry| entry.span_id));
-    (others, sent_on)
+    let sent_on = confirmations.into_iter().filter(|entry| is_sent_on(entry)).map(|entry| (entry.span_id, entry));
+    (others, sent_on.collect())
 }
 
 fn is_sent_on(entry: &NormalSpan) -> bool {
@@ -70,7 +68,7 @@ fn is_of(entry: &NormalSpan, span: &NormalSpan) -> bool {
 }
 
 /// Gives entries their parents.
-pub(super) fn link(rows: &mut Rows<'_>, sent_on: &SentOn) {
+pub(super) fn link(rows: &mut Rows<'_>, sent_on: &SentOn<'_>) {
     join_gateways(rows, sent_on);
     if !rows.rows.iter().any(|row| row.is_entry_of_log()) {
         return;
@@ -125,8 +123,8 @@ fn split_gateways(rows: &mut Rows<'_>) {
 
 /// L5: a gateway's way in whose entry says that the request was sent on, and whose attempts never came, is its way out as
 /// well.
-fn join_gateways(rows: &mut Rows<'_>, sent_on: &SentOn) {
-    if sent_on.0.is_empty() {
+fn join_gateways(rows: &mut Rows<'_>, sent_on: &SentOn<'_>) {
+    if sent_on.is_empty() {
         return;
     }
     let attempts = rows.rows.iter().filter(|row| row.vantage == Vantage::Upstream);
@@ -134,7 +132,8 @@ fn join_gateways(rows: &mut Rows<'_>, sent_on: &SentOn) {
     for id in rows.ids() {
         let row = rows.get(id);
         let is_way_in = row.vantage == Vantage::Downstream && !tried.contains(&id);
-        if is_way_in && sent_on.0.contains(&row.span.span_id) {
+        // A callee may share the id.
+        if is_way_in && sent_on.get(&row.span.span_id).is_some_and(|entry| is_of(entry, row.span)) {
             let row = rows.get_mut(id);
             (row.vantage, row.vantage_rule) = (Vantage::Single, Rule("L5"));
         }
