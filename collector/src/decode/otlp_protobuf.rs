@@ -125,7 +125,7 @@ impl<'a> Walker<'a> {
         let body = self.source.body();
         // Malformed bodies are found out below.
         self.sink.expect(count_spans(body).unwrap_or_default(), body.len());
-        let mut fields = Fields::of(self.source.body());
+        let mut fields = Fields::of(body);
         while let Some(field) = fields.next()? {
             if field.number == 1 {
                 self.resource_spans(field.bytes()?)?;

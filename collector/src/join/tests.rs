@@ -311,8 +311,6 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn whatever_happens_the_sum_is_the_model(
         shapes in prop::collection::vec((1_u64..500, prop::sample::select(vec![200_u16, 404, 500, 503])), 1..6),
@@ -570,8 +568,6 @@ fn other_traces_say_whose_an_address_is_and_which_request_goes_on() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     /// In whatever order, batches and ticks the spans come, with late ones after settling and after
     /// sealing: the same rollups and rows.
     #[test]

@@ -20,13 +20,13 @@ const OPEN_CALLS_MAX: usize = 16;
 /// shows its own outcome; the last one shows what the caller got and how long it waited.
 pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
     let mut groups: HashMap<Caller, Vec<usize>> = HashMap::new();
-    let reporters = Reporters::of(rows);
+    let reporters = reporters(rows);
     for (index, draft) in drafts.iter().enumerate() {
         if let Some(caller) = Caller::of(rows, draft, &reporters) {
             groups.entry(caller).or_default().push(index);
         }
     }
-    let mut came = NumbersThatCame::of(rows, drafts);
+    let came = numbers_that_came(rows, drafts);
     for (caller, mut attempts) in groups {
         attempts.sort_by_key(|index| {
             let pair = &drafts[*index].pair;
@@ -34,7 +34,8 @@ pub(super) fn number(rows: &Rows<'_>, drafts: &mut [Draft]) {
         });
         match caller {
             Caller::Span(client) if drafts[attempts[0]].pair.is_adopted => {
-                number_one_call(rows, drafts, &attempts, &came.remove(client));
+                let taken = came.get(&client).map(Vec::as_slice).unwrap_or_default();
+                number_one_call(rows, drafts, &attempts, taken);
             }
             Caller::Span(_) if attempts.len() == 1 => {}
             Caller::Span(_) => number_one_call(rows, drafts, &attempts, &[]),
@@ -103,26 +104,18 @@ impl Above {
     }
 }
 
-/// Numbers of the attempts of each visit that came by spans of their own.
-struct NumbersThatCame(HashMap<RowId, Vec<u8>>);
-
-impl NumbersThatCame {
-    fn of(rows: &Rows<'_>, drafts: &[Draft]) -> Self {
-        let mut numbers: HashMap<RowId, Vec<u8>> = HashMap::new();
-        if drafts.iter().any(|draft| draft.pair.is_adopted) {
-            for draft in drafts.iter().filter(|draft| !draft.pair.is_adopted) {
-                let client = draft.pair.client.map(|client| rows.get(client)).filter(|row| row.is_up());
-                if let Some(entry) = client.and_then(|row| row.entry) {
-                    numbers.entry(entry).or_default().push(draft.hop.retry);
-                }
+/// Numbers of the attempts of each visit that came by spans of their own, where another was adopted.
+fn numbers_that_came(rows: &Rows<'_>, drafts: &[Draft]) -> HashMap<RowId, Vec<u8>> {
+    let mut numbers: HashMap<RowId, Vec<u8>> = HashMap::new();
+    if drafts.iter().any(|draft| draft.pair.is_adopted) {
+        for draft in drafts.iter().filter(|draft| !draft.pair.is_adopted) {
+            let client = draft.pair.client.map(|client| rows.get(client)).filter(|row| row.is_up());
+            if let Some(entry) = client.and_then(|row| row.entry) {
+                numbers.entry(entry).or_default().push(draft.hop.retry);
             }
         }
-        Self(numbers)
     }
-
-    fn remove(&mut self, entry: RowId) -> Vec<u8> {
-        self.0.remove(&entry).unwrap_or_default()
-    }
+    numbers
 }
 
 /// Who made the call of an attempt.
@@ -138,7 +131,7 @@ type Name = (Text, Option<Text>);
 
 impl Caller {
     /// `None` for what was not tried more than once, as far as can be told.
-    fn of(rows: &Rows<'_>, draft: &Draft, reporters: &Reporters) -> Option<Self> {
+    fn of(rows: &Rows<'_>, draft: &Draft, reporters: &HashSet<Name>) -> Option<Self> {
         if !may_be_attempt(draft) {
             return None;
         }
@@ -148,7 +141,7 @@ impl Caller {
         };
         let Some(client) = draft.pair.client else {
             let entry = rows.get(draft.pair.server?);
-            let is_unreported = entry.is_entry_of_log() && reporters.0.contains(&name(&draft.hop.source));
+            let is_unreported = entry.is_entry_of_log() && reporters.contains(&name(&draft.hop.source));
             let is_missed = entry.kind.is_envoy_family() && (entry.misses_parent() || is_unreported);
             return is_missed.then(missing).flatten();
         };
@@ -162,16 +155,12 @@ impl Caller {
 }
 
 /// Q1c: proxies that an entry's caller may be: what one of these sent and did not report is a report that was lost.
-struct Reporters(HashSet<Name>);
-
-impl Reporters {
-    fn of(rows: &Rows<'_>) -> Self {
-        if !rows.rows.iter().any(Row::is_entry_of_log) {
-            return Self(HashSet::new());
-        }
-        let proxies = rows.rows.iter().filter(|row| row.kind.is_envoy_family());
-        Self(proxies.map(|row| (row.identity.service.clone(), row.identity.namespace.clone())).collect())
+fn reporters(rows: &Rows<'_>) -> HashSet<Name> {
+    if !rows.rows.iter().any(Row::is_entry_of_log) {
+        return HashSet::new();
     }
+    let proxies = rows.rows.iter().filter(|row| row.kind.is_envoy_family());
+    proxies.map(|row| (row.identity.service.clone(), row.identity.namespace.clone())).collect()
 }
 
 fn name(node: &Node) -> Name {
