@@ -128,8 +128,10 @@ fn measure(rows: &[SpanRow]) {
     let mut sorted = rows.to_vec();
     spans::sort(&mut sorted);
     let started = Instant::now();
-    for chunk in sorted.chunks(8192) {
-        std::hint::black_box(spans::to_batch(chunk));
+    let mut batches = spans::Batches::default();
+    // As many at a time as a seal takes.
+    for chunk in sorted.chunks(1024) {
+        std::hint::black_box(batches.to_batch(chunk));
     }
     let columns = started.elapsed();
     let started = Instant::now();

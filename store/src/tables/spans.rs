@@ -15,6 +15,7 @@ mod attributes;
 mod parents;
 mod public;
 
+use std::hash::Hash;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
@@ -105,8 +106,8 @@ pub fn to_batch(rows: &[SpanRow]) -> RecordBatch {
 /// Rows as columns, batch after batch of one file.
 #[derive(Debug)]
 pub struct Batches {
-    resources: SharedTexts<Resource>,
-    scopes: SharedTexts<Scope>,
+    resources: SharedTexts<u64, Resource>,
+    scopes: SharedTexts<Text, Scope>,
     shapes: Shapes,
 }
 
@@ -124,31 +125,27 @@ impl Batches {
     /// The next rows as columns.
     #[must_use]
     pub fn to_batch(&mut self, rows: &[SpanRow]) -> RecordBatch {
-        to_batch_with(rows, self)
+        let spans = rows.iter().map(|row| &*row.span);
+        let normals = rows.iter().map(|row| &*row.normal);
+        let public: Vec<Public<'_>> = rows.iter().map(Public::of).collect();
+        let mut columns = Columns::default();
+        push_ids_and_times(&mut columns, rows);
+        columns.text("kind", spans.clone().map(|span| span.kind.as_str()));
+        columns.text("name", spans.clone().map(|span| &*span.name));
+        push_identity(&mut columns, normals.clone());
+        push_destination(&mut columns, normals.clone());
+        public::push(&mut columns, &public);
+        push_outcome(&mut columns, normals.clone());
+        columns.text_opt("consumer", normals.clone().map(|normal| normal.consumer().map(|name| &**name)));
+        columns.text("tls", normals.map(|normal| normal.tls.as_str()));
+        push_envelope(&mut columns, rows, self);
+        let mut attributes = AttributeWriter::new(&mut self.shapes);
+        for (row, public) in rows.iter().zip(&public) {
+            attributes.append(&row.span.attributes, public);
+        }
+        attributes.finish(&mut columns);
+        columns.finish(rows.len())
     }
-}
-
-fn to_batch_with(rows: &[SpanRow], batches: &mut Batches) -> RecordBatch {
-    let spans = rows.iter().map(|row| &*row.span);
-    let normals = rows.iter().map(|row| &*row.normal);
-    let public: Vec<Public<'_>> = rows.iter().map(Public::of).collect();
-    let mut columns = Columns::default();
-    push_ids_and_times(&mut columns, rows);
-    columns.text("kind", spans.clone().map(|span| span.kind.as_str()));
-    columns.text("name", spans.clone().map(|span| &*span.name));
-    push_identity(&mut columns, normals.clone());
-    push_destination(&mut columns, normals.clone());
-    public::push(&mut columns, &public);
-    push_outcome(&mut columns, normals.clone());
-    columns.text_opt("consumer", normals.clone().map(|normal| normal.consumer().map(|name| &**name)));
-    columns.text("tls", normals.map(|normal| normal.tls.as_str()));
-    push_envelope(&mut columns, rows, batches);
-    let mut attributes = AttributeWriter::new(&mut batches.shapes);
-    for (row, public) in rows.iter().zip(&public) {
-        attributes.append(&row.span.attributes, public);
-    }
-    attributes.finish(&mut columns);
-    columns.finish(rows.len())
 }
 
 fn push_ids_and_times(columns: &mut Columns, rows: &[SpanRow]) {
@@ -229,53 +226,54 @@ fn push_envelope(columns: &mut Columns, rows: &[SpanRow], batches: &mut Batches)
     let links: Vec<Option<String>> =
         spans.clone().map(|span| (!span.links.is_empty()).then(|| otlp_json::links_to_text(&span.links))).collect();
     columns.text_opt("links", links.iter().map(Option::as_deref));
-    let resources = rows.iter().map(|row| (&row.span.resource, row.normal.process.resource_hash));
+    let resources = rows.iter().map(|row| (&row.span.resource, &row.normal.process.resource_hash));
     let resources = batches.resources.of(resources);
     columns.text("resource", resources.iter().map(|text| &**text));
-    let scopes = rows.iter().map(|row| (&row.span.scope, row.span.scope.name.len() as u64));
-    let scopes = batches.scopes.of(scopes);
+    let scopes = batches.scopes.of(rows.iter().map(|row| (&row.span.scope, &row.span.scope.name)));
     columns.text("scope", scopes.iter().map(|text| &**text));
 }
 
 /// The texts of parts that many spans share, each written once. Spans of one request share the part itself; parts of
-/// different requests are mostly equal.
+/// different requests are mostly equal, and equal parts have equal keys.
 #[derive(Debug)]
-struct SharedTexts<T> {
+struct SharedTexts<K, T> {
     write: fn(&T) -> String,
-    /// By what their senders have in common.
-    known: HashMap<u64, Vec<SharedText<T>>>,
+    known: HashMap<K, Vec<SharedText<T>>>,
 }
 
 type SharedText<T> = (Arc<T>, Arc<str>);
 
-impl<T: PartialEq> SharedTexts<T> {
+/// Parts kept per key: senders whose parts all differ must not make each wait for a long search.
+const ALIKE_MAX: usize = 8;
+
+impl<K: Clone + Eq + Hash, T: PartialEq> SharedTexts<K, T> {
     fn new(write: fn(&T) -> String) -> Self {
         Self { write, known: HashMap::new() }
     }
 
-    /// The texts of these parts. Equal parts have equal numbers beside them.
-    fn of<'a>(&mut self, parts: impl Iterator<Item = (&'a Arc<T>, u64)>) -> Vec<Arc<str>>
+    /// The texts of these parts.
+    fn of<'a>(&mut self, parts: impl Iterator<Item = (&'a Arc<T>, &'a K)>) -> Vec<Arc<str>>
     where
         T: 'a,
+        K: 'a,
     {
         let mut here: HashMap<*const T, Arc<str>> = HashMap::new();
-        let text = |(part, number)| Arc::clone(here.entry(Arc::as_ptr(part)).or_insert_with(|| self.get(part, number)));
+        let text = |(part, key)| Arc::clone(here.entry(Arc::as_ptr(part)).or_insert_with(|| self.get(part, key)));
         parts.map(text).collect()
     }
 
-    fn get(&mut self, part: &Arc<T>, number: u64) -> Arc<str> {
-        let alike = self.known.entry(number).or_default();
-        if let Some((_, text)) = alike.iter().take(ALIKE_MAX).find(|(known, _)| known == part) {
+    fn get(&mut self, part: &Arc<T>, key: &K) -> Arc<str> {
+        let alike = self.known.entry(key.clone()).or_default();
+        if let Some((_, text)) = alike.iter().find(|(known, _)| known == part) {
             return Arc::clone(text);
         }
         let text: Arc<str> = (self.write)(part).into();
-        alike.push((Arc::clone(part), Arc::clone(&text)));
+        if alike.len() < ALIKE_MAX {
+            alike.push((Arc::clone(part), Arc::clone(&text)));
+        }
         text
     }
 }
-
-/// Parts compared before one is written again; senders whose parts all differ cost no more than that.
-const ALIKE_MAX: usize = 8;
 
 fn non_empty(text: &Text) -> Option<&str> {
     (!text.is_empty()).then_some(&**text)
